@@ -1,1 +1,3 @@
 //! What both functions share.
+
+pub mod http;

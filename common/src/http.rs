@@ -1,0 +1,319 @@
+//! The one place where an HTTP client is built and a request is sent: TLS, private CAs, proxy, time-outs, size limit,
+//! retry. What an answer *means* is decided by the clients above it; a status is never an error here.
+
+use std::future::Future;
+use std::time::Duration;
+
+use backon::{ExponentialBuilder, Retryable};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
+use reqwest::{Certificate, Client, RequestBuilder, StatusCode};
+use tokio::time::Instant;
+
+/// How the process talks to the outside world; one for all peers of a deployment.
+#[derive(Clone, Debug)]
+pub struct HttpSettings {
+    /// Extra trusted roots (PEM, one or several), added to the system's own.
+    pub ca_bundle: Option<String>,
+    /// Off only for on-prem servers with certificates nobody can check.
+    pub verify_tls: bool,
+    /// Ignore `HTTPS_PROXY` and `NO_PROXY`.
+    pub disable_proxy: bool,
+    /// Time to connect, TLS included.
+    pub connect_timeout: Duration,
+}
+
+impl Default for HttpSettings {
+    fn default() -> Self {
+        Self { ca_bundle: None, verify_tls: true, disable_proxy: false, connect_timeout: Duration::from_secs(5) }
+    }
+}
+
+/// Why a client could not be built.
+#[derive(Debug, thiserror::Error)]
+pub enum HttpSetupError {
+    /// The CA bundle holds no certificate that can be read.
+    #[error("the CA bundle is not a PEM file with certificates: {0}")]
+    CaBundle(String),
+    /// The TLS library refused its settings.
+    #[error("the HTTP client could not be built: {0}")]
+    Client(String),
+}
+
+/// The product's name towards the servers; part of `OpenCTI`'s rate-limit key, so it never changes between calls.
+pub const USER_AGENT: &str = concat!("VMRayBridge/", env!("CARGO_PKG_VERSION"));
+
+/// Builds the client for one peer.
+pub fn client(settings: &HttpSettings) -> Result<Client, HttpSetupError> {
+    let mut builder = Client::builder()
+        .user_agent(USER_AGENT)
+        .connect_timeout(settings.connect_timeout)
+        .tcp_nodelay(true)
+        // A redirect would carry the key to another host; both peers answer their API directly.
+        .redirect(reqwest::redirect::Policy::none())
+        .tls_danger_accept_invalid_certs(!settings.verify_tls);
+    if settings.disable_proxy {
+        builder = builder.no_proxy();
+    }
+    if let Some(pem) = &settings.ca_bundle {
+        let certificates =
+            Certificate::from_pem_bundle(pem.as_bytes()).map_err(|e| HttpSetupError::CaBundle(chain(&e)))?;
+        if certificates.is_empty() {
+            return Err(HttpSetupError::CaBundle("it holds no certificate".to_owned()));
+        }
+        builder = builder.tls_certs_merge(certificates);
+    }
+    builder.build().map_err(|e| HttpSetupError::Client(chain(&e)))
+}
+
+/// The moment after which no request may run: the Lambda deadline less a margin, or far away on one machine.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadline(Instant);
+
+impl Deadline {
+    /// Ends at `instant`.
+    #[must_use]
+    pub fn at(instant: Instant) -> Self {
+        Self(instant)
+    }
+
+    /// Ends after `duration` from now.
+    #[must_use]
+    pub fn after(duration: Duration) -> Self {
+        Self(Instant::now() + duration)
+    }
+
+    /// Time left; zero when it is over.
+    #[must_use]
+    pub fn remaining(self) -> Duration {
+        self.0.saturating_duration_since(Instant::now())
+    }
+
+    /// The same deadline, but at most `duration` from now.
+    #[must_use]
+    pub fn capped(self, duration: Duration) -> Self {
+        Self(self.0.min(Instant::now() + duration))
+    }
+}
+
+/// What one request may cost.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// From sending to the last byte of the answer.
+    pub timeout: Duration,
+    /// Size of the answer after decompression.
+    pub max_bytes: usize,
+}
+
+/// What a server answered, whatever its status.
+#[derive(Debug)]
+pub struct Answer {
+    /// HTTP status.
+    pub status: StatusCode,
+    /// `Retry-After`, when given in seconds.
+    pub retry_after: Option<Duration>,
+    /// Whether the server calls the body JSON.
+    pub is_json: bool,
+    /// Decompressed body.
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    /// The start of the body on one line: for messages about answers that are not what they should be.
+    #[must_use]
+    pub fn excerpt(&self) -> String {
+        let text = String::from_utf8_lossy(&self.body[..self.body.len().min(120)]);
+        text.split_whitespace().collect::<Vec<_>>().join(" ")
+    }
+}
+
+/// Why there is no answer.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum HttpError {
+    /// Nothing was sent: name, connection, TLS or proxy.
+    #[error("could not connect: {0}")]
+    Connect(String),
+    /// No complete answer in time.
+    #[error("no complete answer within {} ms", .0.as_millis())]
+    Timeout(Duration),
+    /// The connection broke after the request had gone out.
+    #[error("the connection broke: {0}")]
+    Interrupted(String),
+    /// The answer is larger than the limit; reading stopped there.
+    #[error("the answer is larger than {0} bytes")]
+    TooLarge(usize),
+    /// The invocation has no time left for it.
+    #[error("no time left before this invocation's deadline")]
+    OutOfTime,
+}
+
+impl HttpError {
+    /// Whether the same request may succeed a moment later.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Connect(_) | Self::Timeout(_) | Self::Interrupted(_))
+    }
+}
+
+/// Sends one request, once.
+pub async fn send(request: RequestBuilder, limits: Limits, deadline: Deadline) -> Result<Answer, HttpError> {
+    let remaining = deadline.remaining();
+    if remaining.is_zero() {
+        return Err(HttpError::OutOfTime);
+    }
+    let timeout = limits.timeout.min(remaining);
+    match tokio::time::timeout(timeout, receive(request, limits.max_bytes)).await {
+        Ok(answer) => answer,
+        Err(_) if timeout < limits.timeout => Err(HttpError::OutOfTime),
+        Err(_) => Err(HttpError::Timeout(timeout)),
+    }
+}
+
+async fn receive(request: RequestBuilder, max_bytes: usize) -> Result<Answer, HttpError> {
+    let mut response = request.send().await.map_err(classify)?;
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(classify)? {
+        if body.len() + chunk.len() > max_bytes {
+            return Err(HttpError::TooLarge(max_bytes));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    let headers = response.headers();
+    Ok(Answer {
+        status: response.status(),
+        retry_after: retry_after(headers),
+        is_json: headers
+            .get(CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok())
+            .is_some_and(|value| value.contains("json")),
+        body,
+    })
+}
+
+fn classify(error: reqwest::Error) -> HttpError {
+    let error = error.without_url(); // the message names what was asked in the product's own words
+    let reason = chain(&error);
+    if error.is_connect() { HttpError::Connect(reason) } else { HttpError::Interrupted(reason) }
+}
+
+/// The causes of an error from the outside in; its own text only when it has none.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut cause = error.source();
+    let mut reasons = Vec::new();
+    while let Some(inner) = cause {
+        reasons.push(inner.to_string());
+        cause = inner.source();
+    }
+    if reasons.is_empty() { error.to_string() } else { reasons.join(": ") }
+}
+
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds: f64 = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    (seconds.is_finite() && seconds >= 0.0).then(|| Duration::from_secs_f64(seconds.min(86_400.0)))
+}
+
+/// How often and how patiently a request that may be repeated is repeated.
+#[derive(Clone, Copy, Debug)]
+pub struct RetryPolicy {
+    /// All tries, the first one included.
+    pub tries: usize,
+    /// Pause before the second try; doubles after each, plus jitter of up to itself.
+    pub base: Duration,
+}
+
+/// What an error says about trying again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Again {
+    /// It will not get better.
+    No,
+    /// After the policy's own pause.
+    Soon,
+    /// Not before this much time has passed: the server said so.
+    After(Duration),
+}
+
+/// Runs `attempt` until it succeeds, its error says no, the tries are spent, or the deadline would be passed.
+pub async fn retry<T, E, F>(
+    policy: RetryPolicy,
+    deadline: Deadline,
+    attempt: impl FnMut() -> F,
+    again: impl Fn(&E) -> Again,
+) -> Result<T, E>
+where
+    F: Future<Output = Result<T, E>>,
+{
+    let pauses = ExponentialBuilder::default()
+        .with_min_delay(policy.base)
+        .with_factor(2.0)
+        .with_max_times(policy.tries.saturating_sub(1))
+        .with_jitter();
+    attempt
+        .retry(pauses)
+        .when(|error| again(error) != Again::No)
+        .adjust(|error, pause| {
+            let pause = match (again(error), pause?) {
+                (Again::After(least), own) => least.max(own.min(least + policy.base)),
+                (_, own) => own,
+            };
+            (pause < deadline.remaining()).then_some(pause)
+        })
+        .await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    const POLICY: RetryPolicy = RetryPolicy { tries: 4, base: Duration::from_millis(500) };
+
+    async fn tries_until_given_up(again: Again, deadline: Duration) -> (u32, Duration) {
+        let started = Instant::now();
+        let tries = Cell::new(0);
+        let result: Result<(), ()> = retry(
+            POLICY,
+            Deadline::after(deadline),
+            || async {
+                tries.set(tries.get() + 1);
+                Err(())
+            },
+            |()| again,
+        )
+        .await;
+        assert!(result.is_err());
+        (tries.get(), started.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_transient_failure_is_tried_four_times_with_growing_pauses() {
+        let (tries, took) = tries_until_given_up(Again::Soon, Duration::from_secs(600)).await;
+        assert_eq!(tries, 4);
+        assert!(took >= Duration::from_millis(3500), "0.5 + 1 + 2 s at least, took {took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn retry_after_is_honoured() {
+        let (tries, took) =
+            tries_until_given_up(Again::After(Duration::from_secs(7)), Duration::from_secs(600)).await;
+        assert_eq!(tries, 4);
+        assert!(took >= Duration::from_secs(21), "three pauses of 7 s, took {took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_permanent_failure_is_not_repeated() {
+        assert_eq!(tries_until_given_up(Again::No, Duration::from_secs(600)).await.0, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_pause_outlives_the_deadline() {
+        let (tries, took) = tries_until_given_up(Again::After(Duration::from_secs(60)), Duration::from_secs(5)).await;
+        assert_eq!(tries, 1);
+        assert!(took < Duration::from_secs(5));
+    }
+
+    #[test]
+    fn a_bundle_without_certificates_is_refused() {
+        let settings = HttpSettings { ca_bundle: Some("no certificate".to_owned()), ..HttpSettings::default() };
+        assert!(matches!(client(&settings), Err(HttpSetupError::CaBundle(_))));
+    }
+}

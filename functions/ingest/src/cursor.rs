@@ -1,0 +1,115 @@
+//! The cursor document: position, lease, checkpoint, operator reset.
+//!
+//! One document per connector is the truth about how far ingest has come. Every write is compare-and-set on the version
+//! that this run wrote last; when somebody else has written in between, the lease is lost and the run stops at once.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use common::store::{Expected, Key, Store, StoreError, to_body};
+use serde::{Deserialize, Serialize};
+
+use crate::progress::Done;
+
+/// How far ingest has come.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+pub struct Cursor {
+    /// Finish time of the last submission handled, in VMRay's clock. `None` until the first run has asked `OpenCTI`
+    /// where to start.
+    #[serde(default)]
+    pub position: Option<DateTime<Utc>>,
+    /// Submissions near or beyond the position that are handled.
+    #[serde(default)]
+    pub done: Done,
+    /// `OpenCTI`'s `connector_state_timestamp` as last seen: another one means that an operator pressed *reset*.
+    #[serde(default)]
+    pub state_timestamp: Option<String>,
+    /// When a run last found everything handled, by our clock.
+    #[serde(default)]
+    pub checked_at: Option<DateTime<Utc>>,
+    /// Errors already reported, by `OpenCTI` work.
+    #[serde(default)]
+    pub reported_errors: BTreeMap<String, u64>,
+    /// Who is running.
+    #[serde(default)]
+    pub lease: Option<Lease>,
+}
+
+/// The right to run, until a time after which its owner is certainly dead.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Lease {
+    /// The run's id.
+    pub owner: String,
+    /// This invocation's deadline and 30 s.
+    pub until: DateTime<Utc>,
+}
+
+/// Why the cursor could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CursorError {
+    /// Another run has written the document: it goes on, this one stops.
+    #[error("another run or an operator has changed the cursor in the meantime; this run stops")]
+    Lost,
+    /// The store failed.
+    #[error(transparent)]
+    Store(StoreError),
+}
+
+impl From<StoreError> for CursorError {
+    fn from(error: StoreError) -> Self {
+        if matches!(error, StoreError::Conflict { .. }) { Self::Lost } else { Self::Store(error) }
+    }
+}
+
+/// The partition that holds everything of one connector.
+#[must_use]
+pub fn partition(connector_id: &str) -> String {
+    format!("ingest#{connector_id}")
+}
+
+/// The cursor document in the store, with the version that this process knows.
+pub struct StoredCursor<'a> {
+    store: &'a dyn Store,
+    key: Key,
+    version: Option<u64>,
+}
+
+impl<'a> StoredCursor<'a> {
+    /// Reads the document; an absent one is a fresh cursor.
+    pub async fn load(store: &'a dyn Store, connector_id: &str) -> Result<(Self, Cursor), CursorError> {
+        let key = Key::new(partition(connector_id), "cursor");
+        let document = store.get(&key).await?;
+        let cursor = document.as_ref().map(|found| found.read()).transpose()?.unwrap_or_default();
+        Ok((Self { store, key, version: document.map(|found| found.version) }, cursor))
+    }
+
+    /// Writes the document if nobody else has.
+    pub async fn save(&mut self, cursor: &Cursor) -> Result<(), CursorError> {
+        let expected = self.version.map_or(Expected::New, Expected::Version);
+        let body = to_body(&self.key, cursor)?;
+        self.version = Some(self.store.put(&self.key, body, None, expected).await?);
+        Ok(())
+    }
+
+    /// Takes the lease, or says until when somebody else has it.
+    pub async fn acquire(
+        &mut self,
+        cursor: &mut Cursor,
+        lease: Lease,
+        now: DateTime<Utc>,
+    ) -> Result<Result<(), DateTime<Utc>>, CursorError> {
+        if let Some(held) = &cursor.lease
+            && held.until > now
+            && held.owner != lease.owner
+        {
+            return Ok(Err(held.until));
+        }
+        let until = lease.until;
+        cursor.lease = Some(lease);
+        match self.save(cursor).await {
+            // Two asked at the same time and the other was faster.
+            Err(CursorError::Lost) => Ok(Err(until)),
+            saved => saved.map(Ok),
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! Samples that could not be ingested: why, how often, when again. Nothing waits for them, and nothing is forgotten.
+//!
+//! One document a sample. `waiting`: VMRay has not put its results together yet. `failed`: anything else. After
+//! `QUARANTINE_MAX_ATTEMPTS` a sample is given up loudly and kept until an operator retries or drops it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use common::store::{Document, Expected, Key, Store, StoreError, to_body};
+use common::vmray::model::{SampleId, Submission};
+use serde::{Deserialize, Serialize};
+
+use crate::cursor::partition;
+
+/// Most due samples that one run tries again, so that old trouble never eats a whole invocation.
+pub const MOST_DUE_PER_RUN: usize = 50;
+
+/// Pause after the third attempt; doubles with each further one.
+const FIRST_PAUSE: TimeDelta = TimeDelta::minutes(30);
+const LONGEST_PAUSE: TimeDelta = TimeDelta::hours(24);
+
+/// Submissions kept per sample: the newest; a document has to stay small.
+const MOST_SUBMISSIONS: usize = 200;
+
+const PREFIX: &str = "quarantine#";
+
+/// Why a sample is not in `OpenCTI`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// IOCs, VTIs or techniques are not put together yet.
+    NotAggregated,
+    /// 404: deleted, or past its retention.
+    NotFound,
+    /// 403: not shared with the key's user.
+    Forbidden,
+    /// VMRay's answer cannot be read, or is an error that is no other reason.
+    Malformed,
+    /// It cannot be mapped.
+    MappingError,
+    /// An answer over the size limit, or a bundle that `OpenCTI` calls too large and that cannot be split.
+    TooLarge,
+    /// It took longer than one sample may.
+    TooSlow,
+    /// VMRay failed for it, while it answers for others.
+    ServerError,
+    /// `OpenCTI` does not take its bundle.
+    PushRefused,
+}
+
+impl Reason {
+    /// The word for answers, metrics and documents.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NotAggregated => "not_aggregated",
+            Self::NotFound => "not_found",
+            Self::Forbidden => "forbidden",
+            Self::Malformed => "malformed",
+            Self::MappingError => "mapping_error",
+            Self::TooLarge => "too_large",
+            Self::TooSlow => "too_slow",
+            Self::ServerError => "server_error",
+            Self::PushRefused => "push_refused",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Whether anybody has to worry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// VMRay is still at it.
+    Waiting,
+    /// Something is wrong.
+    Failed,
+}
+
+/// One sample in quarantine.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Entry {
+    /// The sample.
+    pub sample_id: SampleId,
+    /// Its submissions that are to be ingested with it.
+    pub submissions: Vec<Submission>,
+    /// Whether anybody has to worry.
+    pub state: State,
+    /// Why.
+    pub reason: Reason,
+    /// In words.
+    pub detail: String,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// When it was first put here.
+    pub since: DateTime<Utc>,
+    /// Not before this time.
+    pub next_attempt: DateTime<Utc>,
+    /// Not tried again by itself.
+    pub given_up: bool,
+}
+
+/// What is known of a sample that has just failed.
+#[derive(Debug)]
+pub struct Failure {
+    /// The sample.
+    pub sample_id: SampleId,
+    /// Its submissions.
+    pub submissions: Vec<Submission>,
+    /// Why.
+    pub reason: Reason,
+    /// In words.
+    pub detail: String,
+    /// Attempts in this run.
+    pub attempts: u32,
+}
+
+impl Entry {
+    fn after(failure: Failure, before: Option<&Self>, most_attempts: u32, now: DateTime<Utc>) -> Self {
+        let mut submissions = failure.submissions;
+        submissions.extend(before.iter().flat_map(|entry| entry.submissions.iter().cloned()));
+        submissions.sort_by_key(|row| (std::cmp::Reverse(row.finish_time), row.id));
+        submissions.dedup_by_key(|row| row.id);
+        submissions.truncate(MOST_SUBMISSIONS);
+        let attempts = before.map_or(0, |entry| entry.attempts) + failure.attempts;
+        Self {
+            sample_id: failure.sample_id,
+            submissions,
+            state: if failure.reason == Reason::NotAggregated { State::Waiting } else { State::Failed },
+            reason: failure.reason,
+            detail: failure.detail,
+            attempts,
+            since: before.map_or(now, |entry| entry.since),
+            next_attempt: now + pause(before.is_some(), attempts),
+            given_up: attempts >= most_attempts,
+        }
+    }
+
+    /// Whether a run at `now` tries it.
+    #[must_use]
+    pub fn is_due(&self, now: DateTime<Utc>) -> bool {
+        !self.given_up && self.next_attempt <= now
+    }
+}
+
+/// A new entry is due in the next run; later ones after 30 min, 1 h, 2 h ... 24 h.
+fn pause(seen_before: bool, attempts: u32) -> TimeDelta {
+    if !seen_before {
+        return TimeDelta::zero();
+    }
+    let doublings = attempts.saturating_sub(3).min(10);
+    (FIRST_PAUSE * (1 << doublings)).min(LONGEST_PAUSE)
+}
+
+/// All samples in quarantine, as last read or written.
+pub struct Quarantine<'a> {
+    store: &'a dyn Store,
+    partition: String,
+    entries: BTreeMap<SampleId, (u64, Entry)>,
+}
+
+/// How many samples are in quarantine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// State `waiting`.
+    pub waiting: usize,
+    /// State `failed`, given up or not.
+    pub failed: usize,
+}
+
+impl<'a> Quarantine<'a> {
+    /// Reads all of it.
+    pub async fn load(store: &'a dyn Store, connector_id: &str) -> Result<Self, StoreError> {
+        let partition = partition(connector_id);
+        let mut entries = BTreeMap::new();
+        let mut after: Option<String> = None;
+        loop {
+            let page = store.query_prefix(&partition, PREFIX, 500, after.as_deref()).await?;
+            for document in &page.documents {
+                let entry: Entry = document.read()?;
+                entries.insert(entry.sample_id, (document.version, entry));
+            }
+            match page.next {
+                Some(next) => after = Some(next),
+                None => return Ok(Self { store, partition, entries }),
+            }
+        }
+    }
+
+    /// The entry of a sample.
+    #[must_use]
+    pub fn get(&self, sample: SampleId) -> Option<&Entry> {
+        self.entries.get(&sample).map(|(_, entry)| entry)
+    }
+
+    /// All entries by sample.
+    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.values().map(|(_, entry)| entry)
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        let waiting = self.entries().filter(|entry| entry.state == State::Waiting).count();
+        Counts { waiting, failed: self.entries.len() - waiting }
+    }
+
+    /// What a run at `now` tries again, longest due first.
+    #[must_use]
+    pub fn due(&self, now: DateTime<Utc>) -> Vec<Entry> {
+        let mut due: Vec<Entry> = self.entries().filter(|entry| entry.is_due(now)).cloned().collect();
+        due.sort_by_key(|entry| (entry.next_attempt, entry.sample_id));
+        due.truncate(MOST_DUE_PER_RUN);
+        due
+    }
+
+    /// Records a failed sample and says what is now known of it.
+    pub async fn record(
+        &mut self,
+        failure: Failure,
+        most_attempts: u32,
+        now: DateTime<Utc>,
+    ) -> Result<&Entry, StoreError> {
+        let sample = failure.sample_id;
+        let entry = Entry::after(failure, self.get(sample), most_attempts, now);
+        self.write(entry).await?;
+        // `write` has just put it there.
+        self.get(sample).ok_or_else(|| StoreError::Invalid { key: self.key(sample), problem: "it vanished".to_owned() })
+    }
+
+    /// Makes one sample due at once, attempts forgotten. `false`: it is not here.
+    pub async fn retry(&mut self, sample: SampleId, now: DateTime<Utc>) -> Result<bool, StoreError> {
+        let Some(entry) = self.get(sample) else { return Ok(false) };
+        let entry = Entry { attempts: 0, next_attempt: now, given_up: false, ..entry.clone() };
+        self.write(entry).await?;
+        Ok(true)
+    }
+
+    /// Makes every sample due at once: an operator has reset the connector.
+    pub async fn retry_all(&mut self, now: DateTime<Utc>) -> Result<usize, StoreError> {
+        let samples: Vec<SampleId> = self.entries.keys().copied().collect();
+        for sample in &samples {
+            self.retry(*sample, now).await?;
+        }
+        Ok(samples.len())
+    }
+
+    /// Forgets a sample: it has arrived, or an operator does not want it. `false`: it is not here.
+    pub async fn remove(&mut self, sample: SampleId) -> Result<bool, StoreError> {
+        let Some((version, _)) = self.entries.get(&sample) else { return Ok(false) };
+        self.store.delete(&self.key(sample), *version).await?;
+        self.entries.remove(&sample);
+        Ok(true)
+    }
+
+    async fn write(&mut self, entry: Entry) -> Result<(), StoreError> {
+        let key = self.key(entry.sample_id);
+        let expected = self.entries.get(&entry.sample_id).map_or(Expected::New, |(version, _)| Expected::Version(*version));
+        let body = to_body(&key, &entry)?;
+        let version = match self.store.put(&key, body.clone(), None, expected).await {
+            // An operator's command or a manual run was here: what this run knows is newer.
+            Err(StoreError::Conflict { current, .. }) => {
+                let expected = current.map_or(Expected::New, |current: Box<Document>| Expected::Version(current.version));
+                self.store.put(&key, body, None, expected).await?
+            }
+            written => written?,
+        };
+        self.entries.insert(entry.sample_id, (version, entry));
+        Ok(())
+    }
+
+    fn key(&self, sample: SampleId) -> Key {
+        // Padded, so that the table sorts them by number.
+        Key::new(self.partition.clone(), format!("{PREFIX}{:012}", sample.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failure(reason: Reason, attempts: u32) -> Failure {
+        Failure { sample_id: SampleId(7), submissions: Vec::new(), reason, detail: "x".to_owned(), attempts }
+    }
+
+    #[test]
+    fn a_new_entry_is_due_in_the_next_run_and_then_exponentially_later() {
+        let mut now = DateTime::from_timestamp(0, 0).unwrap();
+        let mut entry = Entry::after(failure(Reason::Forbidden, 2), None, 10, now);
+        let mut pauses = Vec::new();
+        while !entry.given_up {
+            pauses.push((entry.next_attempt - now).num_minutes());
+            now = entry.next_attempt;
+            assert!(entry.is_due(now));
+            entry = Entry::after(failure(Reason::Forbidden, 1), Some(&entry), 10, now);
+        }
+        assert_eq!(pauses, [0, 30, 60, 120, 240, 480, 960, 1440]);
+        assert_eq!(entry.attempts, 10);
+        assert!(!entry.is_due(now + TimeDelta::days(365)), "given up until an operator says otherwise");
+    }
+
+    #[test]
+    fn waiting_is_no_failure() {
+        let now = DateTime::from_timestamp(0, 0).unwrap();
+        assert_eq!(Entry::after(failure(Reason::NotAggregated, 2), None, 10, now).state, State::Waiting);
+        assert_eq!(Entry::after(failure(Reason::TooLarge, 2), None, 10, now).state, State::Failed);
+    }
+}
