@@ -1,1 +1,5 @@
 //! What both functions share.
+
+pub mod mapping;
+pub mod stix;
+pub mod vmray;
