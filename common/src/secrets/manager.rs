@@ -1,9 +1,9 @@
 //! AWS Secrets Manager.
 
 use async_trait::async_trait;
-use aws_sdk_secretsmanager::{Client, error::DisplayErrorContext};
+use aws_sdk_secretsmanager::Client;
 
-use super::{Keys, SecretsError, Source, shape};
+use super::{Keys, SecretsError, Source};
 
 /// One JSON secret.
 pub(super) struct SecretsManager {
@@ -31,7 +31,7 @@ impl Source for SecretsManager {
             .await
             .map_err(|error| unreadable(crate::config::aws::explain(&error)))?;
         match answer.secret_string() {
-            Some(text) => shape::keys_from_json(&self.arn, text),
+            Some(text) => Keys::from_json(&self.arn, text),
             None => Err(unreadable("it is binary, and a JSON text is needed".to_owned())),
         }
     }

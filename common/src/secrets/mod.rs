@@ -47,6 +47,14 @@ pub struct Keys {
 }
 
 impl Keys {
+    /// Reads the JSON text of a secret; `origin` says in messages where it comes from.
+    ///
+    /// Members: `vmray_api_key`, `opencti_token`, `ca_bundle` (strings), `callers` (object), `own_domains`, `deny` (lists
+    /// of strings); all optional, others are passed over. Fails with [`SecretsError::Malformed`].
+    pub fn from_json(origin: &str, text: &str) -> Result<Self, SecretsError> {
+        shape::keys_from_json(origin, text)
+    }
+
     /// VMRay's key, or the error that says where it is missing.
     pub fn vmray(&self) -> Result<&SecretString, SecretsError> {
         self.require(self.vmray_api_key.as_ref(), "vmray_api_key", "VMRAY_API_KEY")

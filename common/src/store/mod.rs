@@ -133,22 +133,20 @@ pub enum Span<'a> {
 }
 
 impl<'a> Span<'a> {
-    /// Where to go on behind `after`; `None` when nothing of the span can follow it.
-    ///
-    /// DynamoDB refuses a start outside the span, so one in front of it is dropped here.
-    fn resume(self, after: Option<&'a str>) -> Option<Start<'a>> {
-        let (first, outlived) = match self {
-            Self::Prefix(prefix) => (prefix, after.is_some_and(|a| a > prefix && !a.starts_with(prefix))),
-            Self::Range { from, to } => (from, from > to || after.is_some_and(|a| a >= to)),
-        };
-        (!outlived).then(|| Start { after: after.filter(|a| *a >= first && !a.is_empty()) })
+    /// No `sk` of the span is lower.
+    fn first(self) -> &'a str {
+        match self {
+            Self::Prefix(prefix) => prefix,
+            Self::Range { from, .. } => from,
+        }
     }
-}
 
-/// Where a query starts inside its span.
-struct Start<'a> {
-    /// The `sk` behind which it starts; `None`: at the beginning.
-    after: Option<&'a str>,
+    fn contains(self, sk: &str) -> bool {
+        match self {
+            Self::Prefix(prefix) => sk.starts_with(prefix),
+            Self::Range { from, to } => from <= sk && sk <= to,
+        }
+    }
 }
 
 /// A stretch of documents in ascending `sk`.
