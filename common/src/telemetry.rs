@@ -1,0 +1,1 @@
+//! Logs as JSON lines, metrics as CloudWatch Embedded Metric Format, and URLs fit for a log.
