@@ -28,10 +28,9 @@ impl<'a> Feed<'a> {
         Self { vmray, pending: vec![window], malformed: 0 }
     }
 
-    /// Rows so far that were no submissions.
-    #[must_use]
-    pub fn malformed(&self) -> u32 {
-        self.malformed
+    /// Rows since the last call that were no submissions.
+    pub fn take_malformed(&mut self) -> u32 {
+        std::mem::take(&mut self.malformed)
     }
 
     /// The next submissions by (finish time, number), each once: at least one window's worth, and more until there are

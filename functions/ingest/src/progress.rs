@@ -137,6 +137,13 @@ impl Progress {
         }
     }
 
+    /// Whether one of these belongs to this portion and is not settled.
+    #[must_use]
+    pub fn is_open(&self, submissions: &[Submission]) -> bool {
+        let row = |submission: &Submission| self.rows.get(*self.places.get(&submission.id)?);
+        submissions.iter().filter_map(row).any(|(_, _, settled)| !settled)
+    }
+
     /// Where the cursor may stand: the finish time of the last row before the first unsettled one.
     #[must_use]
     pub fn position(&self) -> DateTime<Utc> {

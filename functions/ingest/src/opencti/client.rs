@@ -205,6 +205,16 @@ impl OpenctiClient {
         operation: Operation,
         variables: impl Serialize,
     ) -> Result<T, OpenctiError> {
+        self.call_until(self.deadline, operation, variables).await
+    }
+
+    /// [`call`](Self::call) with an earlier deadline than the client's own.
+    pub async fn call_until<T: DeserializeOwned>(
+        &self,
+        deadline: Deadline,
+        operation: Operation,
+        variables: impl Serialize,
+    ) -> Result<T, OpenctiError> {
         let body = encode(operation, variables, self.policy.gzip).map_err(|error| OpenctiError::Refused {
             operation: operation.name,
             code: "NOT_SENT".to_owned(),
@@ -213,10 +223,10 @@ impl OpenctiClient {
         let body = reqwest::Body::from(body);
         http::retry(
             self.policy.retry,
-            self.deadline,
+            deadline,
             || async {
                 // An in-memory body can always be cloned; it is shared, not copied.
-                self.attempt(operation.name, body.try_clone().unwrap_or_default()).await
+                self.attempt(deadline, operation.name, body.try_clone().unwrap_or_default()).await
             },
             OpenctiError::again,
         )
@@ -226,16 +236,17 @@ impl OpenctiClient {
     /// One try; a refused token is read again once.
     async fn attempt<T: DeserializeOwned>(
         &self,
+        deadline: Deadline,
         operation: &'static str,
         body: reqwest::Body,
     ) -> Result<T, OpenctiError> {
         let keys = self.key.keys();
         let again = body.try_clone().unwrap_or_default();
-        match self.send(&keys, operation, body).await {
+        match self.send(deadline, &keys, operation, body).await {
             Err(OpenctiError::Unauthorized { .. })
                 if self.key.replaced(&keys).await.map_err(|e| OpenctiError::Keys(Arc::new(e)))? =>
             {
-                self.send(&self.key.keys(), operation, again).await
+                self.send(deadline, &self.key.keys(), operation, again).await
             }
             other => other,
         }
@@ -243,6 +254,7 @@ impl OpenctiClient {
 
     async fn send<T: DeserializeOwned>(
         &self,
+        deadline: Deadline,
         keys: &Keys,
         operation: &'static str,
         body: reqwest::Body,
@@ -260,7 +272,7 @@ impl OpenctiClient {
             request = request.header(CONTENT_ENCODING, "gzip");
         }
         self.calls.fetch_add(1, Ordering::Relaxed);
-        let answer = http::send(request.body(body), self.policy.limits, self.deadline).await.map_err(|error| {
+        let answer = http::send(request.body(body), self.policy.limits, deadline).await.map_err(|error| {
             match error {
                 HttpError::OutOfTime => OpenctiError::OutOfTime { operation },
                 other => OpenctiError::Unreachable { operation, reason: other.to_string() },

@@ -3,11 +3,11 @@
 
 use std::collections::HashSet;
 
+use common::http::Deadline;
 use common::mapping::MappedSample;
 use common::stix::{Bundle, StixId};
 use common::vmray::model::SampleId;
-use serde::Serialize;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::client::{OpenctiClient, OpenctiError, Operation};
 
@@ -45,6 +45,7 @@ pub struct Delivery<'a> {
     connector_id: &'a str,
     /// Map and validate only.
     dry_run: bool,
+    until: Deadline,
     pushed_labels: HashSet<StixId>,
     /// Bundles accepted.
     pub bundles: u64,
@@ -53,10 +54,10 @@ pub struct Delivery<'a> {
 }
 
 impl<'a> Delivery<'a> {
-    /// For one run. A dry run counts and pushes nothing.
+    /// For one run, which pushes nothing after `until`. A dry run counts and pushes nothing at all.
     #[must_use]
-    pub fn new(opencti: &'a OpenctiClient, connector_id: &'a str, dry_run: bool) -> Self {
-        Self { opencti, connector_id, dry_run, pushed_labels: HashSet::new(), bundles: 0, objects: 0 }
+    pub fn new(opencti: &'a OpenctiClient, connector_id: &'a str, dry_run: bool, until: Deadline) -> Self {
+        Self { opencti, connector_id, dry_run, until, pushed_labels: HashSet::new(), bundles: 0, objects: 0 }
     }
 
     /// Pushes the samples as one bundle. One that is too large is halved at once; one that is refused is pushed again
@@ -118,7 +119,7 @@ impl<'a> Delivery<'a> {
         let bundle = Bundle::merge(samples, &self.pushed_labels);
         if !self.dry_run {
             let variables = Variables { connector_id: self.connector_id, bundle: &bundle.json };
-            let data: Data = self.opencti.call(PUSH, variables).await?;
+            let data: Data = self.opencti.call_until(self.until, PUSH, variables).await?;
             if data.pushed == Some(false) {
                 return Err(OpenctiError::Refused {
                     operation: PUSH.name,
@@ -129,7 +130,7 @@ impl<'a> Delivery<'a> {
         }
         self.bundles += 1;
         self.objects += bundle.object_count as u64;
-        self.pushed_labels.extend(bundle.ids.iter().filter(|id| id.is_label()).cloned());
+        self.pushed_labels.extend(bundle.label_ids());
         Ok(())
     }
 }

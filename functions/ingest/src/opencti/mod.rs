@@ -3,3 +3,4 @@
 pub mod client;
 pub mod connector;
 pub mod delivery;
+pub mod feedback;

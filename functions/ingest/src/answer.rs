@@ -1,0 +1,169 @@
+//! What a run answers, and the same figures as metrics.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use common::stix::LeftOut;
+use common::telemetry::{self, Unit};
+use serde::Serialize;
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// Everything new is handled.
+    Done,
+    /// The time was over; the next run goes on.
+    Partial,
+    /// Another run holds the lease.
+    Busy,
+    /// `OpenCTI`'s queue is full; nothing was fetched, or no more.
+    Buffering,
+    /// Something that is not a sample's fault stopped it.
+    Failed,
+    /// Only shown alive.
+    Heartbeat,
+}
+
+impl Status {
+    /// The word in the answer.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Partial => "partial",
+            Self::Busy => "busy",
+            Self::Buffering => "buffering",
+            Self::Failed => "failed",
+            Self::Heartbeat => "heartbeat",
+        }
+    }
+}
+
+/// The span of finish times that a run looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct AskedWindow {
+    /// Oldest.
+    pub from: DateTime<Utc>,
+    /// Newest.
+    pub to: DateTime<Utc>,
+}
+
+/// Requests sent, repeats included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Calls {
+    /// To VMRay.
+    pub vmray: u64,
+    /// To `OpenCTI`.
+    pub opencti: u64,
+}
+
+/// What a run did.
+#[derive(Clone, Debug, Serialize)]
+pub struct Answer {
+    /// How it ended.
+    pub status: Status,
+    /// In every log line of the run.
+    pub run_id: String,
+    /// What was asked of VMRay.
+    pub window: Option<AskedWindow>,
+    /// New submissions seen.
+    pub submissions: u64,
+    /// Samples delivered.
+    pub samples: u64,
+    /// Submissions deliberately not delivered: clean, or of a verdict that is not asked for.
+    pub skipped: u64,
+    /// Values that the platform would have refused, by reason.
+    pub left_out: LeftOut,
+    /// Samples in quarantine that need somebody's attention, after this run.
+    pub quarantined: usize,
+    /// Samples in quarantine that VMRay is not ready with, after this run.
+    pub waiting: usize,
+    /// Objects pushed.
+    pub objects: u64,
+    /// Bundles accepted.
+    pub bundles: u64,
+    /// Objects that the platform's workers refused since the last run, by reason.
+    pub rejected: BTreeMap<String, u64>,
+    /// Where the cursor stands.
+    pub position: Option<DateTime<Utc>>,
+    /// Seconds since everything in VMRay was last known to be handled.
+    pub lag_seconds: i64,
+    /// Requests.
+    pub calls: Calls,
+    /// Milliseconds from start to answer.
+    pub duration_ms: u64,
+    /// Whether nothing was pushed or stored.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
+    /// Why it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// The stable name of the failure.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error_kind: Option<&'static str>,
+}
+
+/// The metrics' namespace in CloudWatch.
+pub const NAMESPACE: &str = "VMRayBridge";
+
+impl Answer {
+    /// An answer of a run that has done nothing yet.
+    #[must_use]
+    pub fn new(run_id: String) -> Self {
+        Self {
+            status: Status::Done,
+            run_id,
+            window: None,
+            submissions: 0,
+            samples: 0,
+            skipped: 0,
+            left_out: LeftOut::default(),
+            quarantined: 0,
+            waiting: 0,
+            objects: 0,
+            bundles: 0,
+            rejected: BTreeMap::new(),
+            position: None,
+            lag_seconds: 0,
+            calls: Calls::default(),
+            duration_ms: 0,
+            dry_run: false,
+            error: None,
+            error_kind: None,
+        }
+    }
+
+    /// The figures as one line in CloudWatch's Embedded Metric Format.
+    #[must_use]
+    pub fn metrics(&self, now: DateTime<Utc>) -> String {
+        #[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
+        let count = |name, value: u64| (name, value as f64, Unit::Count);
+        let succeeded = matches!(self.status, Status::Done | Status::Partial);
+        let kind = self.error_kind.unwrap_or_default();
+        #[expect(clippy::cast_precision_loss, reason = "seconds and milliseconds far below 2^52")]
+        let metrics = [
+            count("RunsSucceeded", u64::from(succeeded)),
+            count("RunsFailed", u64::from(self.status == Status::Failed)),
+            count("RunsBuffering", u64::from(self.status == Status::Buffering)),
+            count("Submissions", self.submissions),
+            count("Samples", self.samples),
+            count("Skipped", self.skipped),
+            count("LeftOut", u64::from(self.left_out.total())),
+            count("Quarantined", self.quarantined as u64),
+            count("Waiting", self.waiting as u64),
+            count("Objects", self.objects),
+            count("Bundles", self.bundles),
+            count("Rejected", self.rejected.values().sum()),
+            count("VmrayCalls", self.calls.vmray),
+            count("OpenctiCalls", self.calls.opencti),
+            count("VmrayUnauthorized", u64::from(kind == "VmrayUnauthorized")),
+            count("OpenctiUnauthorized", u64::from(kind == "OpenctiUnauthorized")),
+            ("LagSeconds", self.lag_seconds as f64, Unit::Seconds),
+            ("Duration", self.duration_ms as f64, Unit::Milliseconds),
+        ];
+        let properties =
+            [("run_id", self.run_id.clone().into()), ("status", self.status.as_str().into())];
+        telemetry::emf(NAMESPACE, &[("Function", "ingest")], &metrics, now.timestamp_millis(), &properties)
+    }
+}

@@ -1,0 +1,77 @@
+//! Why a run failed. Every kind has a stable name, for alarms and for whoever reads them.
+
+use common::config::SettingsError;
+use common::http::HttpSetupError;
+use common::secrets::SecretsError;
+use common::store::StoreError;
+use common::vmray::client::VmrayError;
+
+use crate::cursor::CursorError;
+use crate::event::InvalidEvent;
+use crate::health::Systemic;
+use crate::opencti::client::OpenctiError;
+
+/// What stops a run, and is not one sample's fault.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The event is not one of ours.
+    #[error(transparent)]
+    Event(#[from] InvalidEvent),
+    /// Settings are wrong; all of them are named.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// The keys could not be read.
+    #[error(transparent)]
+    Secrets(#[from] SecretsError),
+    /// The HTTP client could not be built.
+    #[error(transparent)]
+    Http(#[from] HttpSetupError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Somebody else runs, or the store failed.
+    #[error(transparent)]
+    Cursor(#[from] CursorError),
+    /// VMRay as a whole failed.
+    #[error(transparent)]
+    Vmray(#[from] VmrayError),
+    /// `OpenCTI` as a whole failed.
+    #[error(transparent)]
+    Opencti(#[from] OpenctiError),
+    /// Without it the platform would store everything unmarked.
+    #[error("OpenCTI has no marking {0}, or the token's user may not use it: create it, allow it, or set VMRAY_DEFAULT_TLP to another; nothing was sent")]
+    MarkingMissing(String),
+    /// Too many samples failed for it to be their fault.
+    #[error(transparent)]
+    Systemic(#[from] Systemic),
+    /// The lock beside the state file could not be taken or read.
+    #[error("cannot lock {path}: {reason}")]
+    Lock {
+        /// The lock file.
+        path: String,
+        /// What the system said.
+        reason: String,
+    },
+}
+
+impl RunError {
+    /// The stable name of this kind.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Event(_) => "InvalidEvent",
+            Self::Settings(_) => "SettingsError",
+            Self::Secrets(_) => "SecretsError",
+            Self::Http(_) => "HttpSetupError",
+            Self::Store(_) | Self::Cursor(CursorError::Store(_)) => "StoreError",
+            Self::Cursor(CursorError::Lost) => "LeaseLost",
+            Self::Vmray(VmrayError::Unauthorized { .. } | VmrayError::Keys(_)) => "VmrayUnauthorized",
+            Self::Vmray(_) => "VmrayError",
+            Self::Opencti(OpenctiError::Unauthorized { .. } | OpenctiError::Keys(_)) => "OpenctiUnauthorized",
+            Self::Opencti(_) => "OpenctiError",
+            Self::MarkingMissing(_) => "MarkingMissing",
+            Self::Systemic(_) => "SystemicFailure",
+            Self::Lock { .. } => "LockError",
+        }
+    }
+}

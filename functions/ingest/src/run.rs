@@ -1,0 +1,972 @@
+//! One invocation of ingest, step by step.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use common::config::{Compression, IngestSettings};
+use common::http::{self, Deadline, Limits, RetryPolicy};
+use common::mapping::{MappedSample, MappingSettings};
+use common::secrets::{RotatingKey, Secrets};
+use common::stix::{BundleLimits, LeftOut, Packer};
+use common::store::Store;
+use common::vmray::client::{VmrayClient, VmrayError, VmrayPolicy, Window};
+use common::vmray::model::{SampleId, Submission, Verdict};
+use serde_json::json;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tracing::{Instrument, info, warn};
+
+use crate::analysis::Reader;
+use crate::answer::{Answer, AskedWindow, Calls, Status};
+use crate::cursor::{Cursor, CursorError, Lease, StoredCursor};
+use crate::error::RunError;
+use crate::event::{Event, Manual};
+use crate::feed::Feed;
+use crate::health::Health;
+use crate::lease::FileLease;
+use crate::opencti::client::{OpenctiClient, OpenctiError, OpenctiPolicy};
+use crate::opencti::connector::{self, ConnectorInfo, Identity, Registration};
+use crate::opencti::delivery::{Delivered, Delivery};
+use crate::opencti::feedback;
+use crate::pipeline::{Handed, Outcome, Pipeline, Work};
+use crate::progress::Progress;
+use crate::quarantine::{Failure, Quarantine, Reason, State};
+
+/// Tries of a request that may be repeated.
+const TRIES: usize = 4;
+
+/// Largest answer of VMRay that is read, after decompression.
+const MOST_VMRAY_BYTES: usize = 16 * 1024 * 1024;
+
+/// Largest answer of `OpenCTI` that is read. Works with their errors are the longest.
+const MOST_OPENCTI_BYTES: usize = 64 * 1024 * 1024;
+
+/// Submissions that are listed before their samples are read: enough to see all submissions of one sample together, few
+/// enough for the memory.
+const LOOK_AHEAD: usize = 20_000;
+
+/// `submission_finish_time` is asked up to this far in the future: clocks of on-prem servers differ.
+const CLOCK_TOLERANCE: TimeDelta = TimeDelta::hours(24);
+
+/// A dead run's lease ends so long after its deadline.
+const LEASE_MARGIN: TimeDelta = TimeDelta::seconds(30);
+
+/// How two runs at once are prevented.
+#[derive(Clone, Debug)]
+pub enum LeaseKind {
+    /// In the cursor document, until the deadline.
+    Document,
+    /// A lock beside this state file.
+    File(PathBuf),
+}
+
+/// How long an invocation may take, from now.
+#[derive(Clone, Copy, Debug)]
+pub struct TimeLimit(pub Duration);
+
+impl TimeLimit {
+    /// No limit in practice, for one machine.
+    pub const NONE: Self = Self(Duration::from_secs(30 * 24 * 3600));
+}
+
+/// What is left of the time, by what it may be spent on. Each stage leaves room for the ones behind it.
+#[derive(Clone, Copy, Debug)]
+struct Times {
+    /// No new sample.
+    start_until: Instant,
+    /// No request to VMRay.
+    read_until: Deadline,
+    /// No push.
+    push_until: Deadline,
+    /// No call at all.
+    end: Deadline,
+    ends_at: DateTime<Utc>,
+}
+
+impl Times {
+    fn new(limit: Duration) -> Self {
+        let now = Instant::now();
+        let reserve = (limit / 4).min(Duration::from_secs(30));
+        let before_end = |part: Duration| now + limit.saturating_sub(part);
+        Self {
+            start_until: before_end(reserve),
+            read_until: Deadline::at(before_end(reserve * 2 / 3)),
+            push_until: Deadline::at(before_end(reserve / 4)),
+            end: Deadline::at(before_end(reserve / 16)),
+            ends_at: Utc::now() + TimeDelta::from_std(limit).unwrap_or(TimeDelta::days(30)),
+        }
+    }
+}
+
+/// Everything an invocation needs that outlives it.
+pub struct Ingest {
+    settings: IngestSettings,
+    mapping: MappingSettings,
+    store: Arc<dyn Store>,
+    secrets: Arc<Secrets>,
+    lease: LeaseKind,
+}
+
+/// The HTTP clients, per set of CA certificates.
+struct Clients {
+    vmray: reqwest::Client,
+    opencti: reqwest::Client,
+}
+
+/// Why a run ends before everything is handled.
+enum Stop {
+    OutOfTime,
+    Buffering,
+    Failed(RunError),
+}
+
+impl<E: Into<RunError>> From<E> for Stop {
+    fn from(error: E) -> Self {
+        match error.into() {
+            RunError::Vmray(VmrayError::OutOfTime { .. }) | RunError::Opencti(OpenctiError::OutOfTime { .. }) => {
+                Self::OutOfTime
+            }
+            error => Self::Failed(error),
+        }
+    }
+}
+
+impl Ingest {
+    /// An ingest with these settings, store and keys.
+    #[must_use]
+    pub fn new(
+        settings: IngestSettings,
+        store: Arc<dyn Store>,
+        secrets: Arc<Secrets>,
+        lease: LeaseKind,
+    ) -> Self {
+        let mapping = settings.content.mapping();
+        Self { settings, mapping, store, secrets, lease }
+    }
+
+    /// One invocation. Never fails: a failure is an answer with status `failed`.
+    pub async fn handle(&self, event: Event, limit: TimeLimit) -> Answer {
+        let run_id = uuid::Uuid::new_v4().to_string();
+        let span = tracing::info_span!("run", run_id);
+        self.handle_in_span(event, limit, run_id).instrument(span).await
+    }
+
+    async fn handle_in_span(&self, event: Event, limit: TimeLimit, run_id: String) -> Answer {
+        let started = Instant::now();
+        let mut answer = Answer::new(run_id);
+        let times = Times::new(limit.0);
+        let outcome = match event {
+            Event::Heartbeat => self.heartbeat(times, &mut answer).await,
+            Event::Scheduled => self.run(None, times, &mut answer).await,
+            Event::Manual(manual) => self.run(Some(manual), times, &mut answer).await,
+        };
+        if let Err(error) = outcome {
+            answer.status = Status::Failed;
+            answer.error_kind = Some(error.kind());
+            answer.error = Some(error.to_string());
+        }
+        answer.duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        log_end(&answer);
+        answer
+    }
+
+    fn clients(&self, ca_bundle: Option<&String>) -> Result<Clients, RunError> {
+        let client = |verify_tls| {
+            http::client(&http::HttpSettings {
+                ca_bundle: ca_bundle.cloned(),
+                verify_tls,
+                disable_proxy: self.settings.http.disable_proxy,
+                connect_timeout: self.settings.http.connect_timeout,
+            })
+        };
+        Ok(Clients {
+            vmray: client(self.settings.vmray.verify_tls)?,
+            opencti: client(self.settings.opencti.verify_tls)?,
+        })
+    }
+
+    fn retry_policy(&self) -> RetryPolicy {
+        RetryPolicy { tries: TRIES, base: self.settings.http.retry_base }
+    }
+
+    fn vmray_client(&self, http: reqwest::Client, key: RotatingKey, deadline: Deadline) -> VmrayClient {
+        let policy = VmrayPolicy {
+            limits: Limits { timeout: self.settings.vmray.timeout, max_bytes: MOST_VMRAY_BYTES },
+            retry: self.retry_policy(),
+            // Two of a sample's calls may run at the same time.
+            concurrency: self.settings.run.concurrency * 2,
+        };
+        VmrayClient::new(http, base(&self.settings.vmray.server), key, policy, deadline)
+    }
+
+    fn opencti_client(&self, http: reqwest::Client, key: RotatingKey, deadline: Deadline) -> OpenctiClient {
+        let policy = OpenctiPolicy {
+            limits: Limits { timeout: self.settings.opencti.timeout, max_bytes: MOST_OPENCTI_BYTES },
+            retry: self.retry_policy(),
+            gzip: self.settings.opencti.compression == Compression::Gzip,
+        };
+        OpenctiClient::new(http, &base(&self.settings.opencti.url), key, policy, deadline)
+    }
+
+    fn identity(&self) -> Identity<'_> {
+        let connector = &self.settings.connector;
+        Identity { id: &connector.id, name: &connector.name, scope: &connector.scope }
+    }
+
+    /// Clients for both servers, for commands that only look.
+    pub async fn connect(&self) -> Result<(VmrayClient, OpenctiClient), RunError> {
+        let keys = self.secrets.keys().await?;
+        let clients = self.clients(keys.ca_bundle.as_ref())?;
+        let deadline = Times::new(TimeLimit::NONE.0).end;
+        Ok((
+            self.vmray_client(clients.vmray, RotatingKey::vmray(&self.secrets).await?, deadline),
+            self.opencti_client(clients.opencti, RotatingKey::opencti(&self.secrets).await?, deadline),
+        ))
+    }
+
+    /// Pings with the state that the platform holds. A pending reset is left to the next run: it is recognised by the
+    /// timestamp, which no ping changes.
+    async fn heartbeat(&self, times: Times, answer: &mut Answer) -> Result<(), RunError> {
+        answer.status = Status::Heartbeat;
+        let keys = self.secrets.keys().await?;
+        let clients = self.clients(keys.ca_bundle.as_ref())?;
+        let opencti =
+            self.opencti_client(clients.opencti, RotatingKey::opencti(&self.secrets).await?, times.end);
+        let pinged = async {
+            let registered = connector::register(&opencti, &self.identity()).await?;
+            connector::ping(&opencti, &self.settings.connector.id, registered.state(), None).await
+        }
+        .await;
+        answer.calls.opencti = opencti.calls();
+        pinged?;
+        Ok(())
+    }
+
+    async fn run(&self, manual: Option<Manual>, times: Times, answer: &mut Answer) -> Result<(), RunError> {
+        answer.dry_run = manual.is_some_and(|manual| manual.dry_run);
+        let _file_lease = match &self.lease {
+            LeaseKind::File(path) => match FileLease::acquire(path)? {
+                Some(lease) => Some(lease),
+                None => {
+                    answer.status = Status::Busy;
+                    return Ok(());
+                }
+            },
+            LeaseKind::Document => None,
+        };
+        let (keys, loaded) = tokio::join!(
+            self.secrets.keys(),
+            StoredCursor::load(self.store.as_ref(), &self.settings.connector.id)
+        );
+        let (keys, (mut stored, mut cursor)) = (keys?, loaded?);
+        answer.position = cursor.position;
+        if matches!(self.lease, LeaseKind::Document) && !answer.dry_run {
+            let lease = Lease { owner: answer.run_id.clone(), until: times.ends_at + LEASE_MARGIN };
+            if let Err(until) = stored.acquire(&mut cursor, lease, Utc::now()).await? {
+                info!(%until, "another run holds the lease");
+                answer.status = Status::Busy;
+                return Ok(());
+            }
+        }
+        let clients = self.clients(keys.ca_bundle.as_ref());
+        let ended = match clients {
+            Ok(clients) => self.run_leased(manual, times, clients, &mut stored, &mut cursor, answer).await,
+            Err(error) => Err(error),
+        };
+        cursor.lease = None;
+        if !answer.dry_run
+            && !lost_the_lease(ended.as_ref().err())
+            && let Err(error) = stored.save(&cursor).await
+        {
+            warn!(%error, "could not save the cursor and give the lease back; the lease ends by itself");
+        }
+        answer.lag_seconds = lag_seconds(&cursor, self.settings.feed.initial_fetch, ended.is_ok(), answer.status);
+        ended
+    }
+
+    async fn run_leased(
+        &self,
+        manual: Option<Manual>,
+        times: Times,
+        clients: Clients,
+        stored: &mut StoredCursor<'_>,
+        cursor: &mut Cursor,
+        answer: &mut Answer,
+    ) -> Result<(), RunError> {
+        let vmray =
+            self.vmray_client(clients.vmray, RotatingKey::vmray(&self.secrets).await?, times.read_until);
+        let opencti =
+            self.opencti_client(clients.opencti, RotatingKey::opencti(&self.secrets).await?, times.end);
+        let result = self.run_connected(manual, times, &vmray, &opencti, stored, cursor, answer).await;
+        answer.calls = Calls { vmray: vmray.calls(), opencti: opencti.calls() };
+        result
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the run's parts, each of another life time, meet only here")]
+    async fn run_connected(
+        &self,
+        manual: Option<Manual>,
+        times: Times,
+        vmray: &VmrayClient,
+        opencti: &OpenctiClient,
+        stored: &mut StoredCursor<'_>,
+        cursor: &mut Cursor,
+        answer: &mut Answer,
+    ) -> Result<(), RunError> {
+        let dry_run = answer.dry_run;
+        let started_at = Utc::now();
+        let registration =
+            if dry_run { None } else { Some(self.register(opencti).await?) };
+        let mut quarantine =
+            Quarantine::load(self.store.as_ref(), &self.settings.connector.id).await?;
+        if let Some(registration) = &registration
+            && manual.is_none()
+        {
+            self.follow_operator(registration, stored, cursor, &mut quarantine).await?;
+        }
+        let marking = self.mapping.marking;
+        if !connector::marking_exists(opencti, &marking.id().to_string()).await? {
+            return Err(RunError::MarkingMissing(marking.to_string()));
+        }
+        let mut queue = Queue::new(self.settings.connector.queue_threshold_mb, self.settings.run.queue_recheck);
+        let position = cursor.position.unwrap_or(self.settings.feed.initial_fetch);
+        let window = self.window(manual, cursor, started_at);
+        answer.window = Some(AskedWindow { from: window.from, to: window.to });
+
+        let reader = Reader::new(vmray, &self.mapping.sample_verdicts);
+        let pipeline = Pipeline {
+            reader: &reader,
+            mapping: &self.mapping,
+            concurrency: self.settings.run.concurrency,
+            sample_timeout: self.settings.run.sample_timeout,
+            start_until: times.start_until,
+        };
+        let progress = if manual.is_some_and(|manual| manual.from.is_some()) {
+            Progress::new(window.from, TimeDelta::zero(), crate::progress::Done::default())
+        } else {
+            Progress::new(position, self.overlap(), cursor.done.clone())
+        };
+        let mut run = Run {
+            ingest: self,
+            opencti,
+            delivery: Delivery::new(opencti, &self.settings.connector.id, dry_run, times.push_until),
+            progress,
+            quarantine,
+            checkpoint: manual.is_none().then_some((stored, &mut *cursor)),
+            health: Health::default(),
+            tried: BTreeSet::new(),
+            dry_run,
+            answer,
+        };
+        let queue_is_full = !dry_run && queue.is_full(opencti, &self.settings.connector.id).await;
+        let ended = if queue_is_full {
+            Err(Stop::Buffering)
+        } else {
+            run.everything(&pipeline, vmray, window, times, &mut queue, manual).await
+        };
+        run.count();
+        let Run { quarantine, answer, .. } = run;
+        drop(quarantine);
+
+        answer.status = match &ended {
+            Ok(()) => Status::Done,
+            Err(Stop::OutOfTime) => Status::Partial,
+            Err(Stop::Buffering) => Status::Buffering,
+            Err(Stop::Failed(_)) => Status::Failed,
+        };
+        if manual.is_none() {
+            answer.position = cursor.position;
+            if answer.status == Status::Done {
+                cursor.checked_at = Some(started_at);
+            }
+        }
+        let error = match ended {
+            Err(Stop::Failed(error)) => Some(error),
+            _ => None,
+        };
+        if !dry_run && !lost_the_lease(error.as_ref()) {
+            self.close(opencti, registration, manual, cursor, &queue, error.as_ref(), started_at, answer).await;
+        }
+        match error {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    /// Registers, and pings with exactly the state that was read: that consumes a pending reset, without which the ping
+    /// at the end would be dropped.
+    async fn register(&self, opencti: &OpenctiClient) -> Result<Registration, RunError> {
+        let registration = connector::register(opencti, &self.identity()).await?;
+        connector::ping(opencti, &self.settings.connector.id, registration.state(), None).await?;
+        Ok(registration)
+    }
+
+    /// Starts where the operator wants: again from the initial date after a reset, or where the Python connector stood.
+    async fn follow_operator(
+        &self,
+        registration: &Registration,
+        stored: &mut StoredCursor<'_>,
+        cursor: &mut Cursor,
+        quarantine: &mut Quarantine<'_>,
+    ) -> Result<(), RunError> {
+        let initial = self.settings.feed.initial_fetch;
+        let seen = registration.connector_state_timestamp.clone();
+        if cursor.position.is_none() {
+            cursor.position = Some(match registration.python_last_run() {
+                Some(last_run) => {
+                    let from = last_run.min(Utc::now());
+                    info!(%from, "taking over from the Python connector's last run instead of the initial date");
+                    from
+                }
+                None => initial,
+            });
+            cursor.state_timestamp = seen;
+            stored.save(cursor).await?;
+        } else if seen.is_some() && cursor.state_timestamp != seen {
+            info!(from = %initial, "the connector was reset in OpenCTI: everything comes again");
+            quarantine.retry_all(Utc::now()).await?;
+            *cursor = Cursor {
+                position: Some(initial),
+                state_timestamp: seen,
+                lease: cursor.lease.clone(),
+                reported_errors: std::mem::take(&mut cursor.reported_errors),
+                ..Cursor::default()
+            };
+            stored.save(cursor).await?;
+        }
+        Ok(())
+    }
+
+    fn overlap(&self) -> TimeDelta {
+        TimeDelta::from_std(self.settings.feed.overlap).unwrap_or_default()
+    }
+
+    fn window(&self, manual: Option<Manual>, cursor: &Cursor, now: DateTime<Utc>) -> Window {
+        let position = cursor.position.unwrap_or(self.settings.feed.initial_fetch);
+        let manual = manual.unwrap_or_default();
+        Window {
+            from: manual.from.unwrap_or_else(|| position - self.overlap()),
+            to: manual.to.unwrap_or(now + CLOCK_TOLERANCE),
+        }
+    }
+
+    /// What is told to the platform and its people at the end. Its failures do not make a run fail that has delivered.
+    #[expect(clippy::too_many_arguments, reason = "all that the last ping tells")]
+    async fn close(
+        &self,
+        opencti: &OpenctiClient,
+        registration: Option<Registration>,
+        manual: Option<Manual>,
+        cursor: &mut Cursor,
+        queue: &Queue,
+        error: Option<&RunError>,
+        started_at: DateTime<Utc>,
+        answer: &mut Answer,
+    ) {
+        let id = &self.settings.connector.id;
+        if matches!(error, Some(RunError::Opencti(_))) {
+            return;
+        }
+        if manual.is_none() {
+            match connector::works(opencti, id).await {
+                Ok(works) => answer.rejected = feedback::new_errors(&works, &mut cursor.reported_errors),
+                Err(error) => warn!(%error, "could not read what became of earlier bundles"),
+            }
+        }
+        let state = if manual.is_some() {
+            registration.as_ref().map_or("{}".to_owned(), |registration| registration.state().to_owned())
+        } else {
+            json!({
+                "bridge": 1,
+                "position": answer.position,
+                "status": answer.status,
+                "quarantined": answer.quarantined,
+                "waiting": answer.waiting,
+                "last_error": error.map(ToString::to_string),
+            })
+            .to_string()
+        };
+        let info = ConnectorInfo {
+            run_and_terminate: true,
+            buffering: answer.status == Status::Buffering,
+            queue_threshold: self.settings.connector.queue_threshold_mb,
+            queue_messages_size: queue.megabytes,
+            last_run_datetime: Some(started_at),
+        };
+        if let Err(error) = connector::ping(opencti, id, &state, Some(&info)).await {
+            warn!(%error, "could not show the state on the connector's page");
+        }
+    }
+}
+
+fn lost_the_lease(error: Option<&RunError>) -> bool {
+    matches!(error, Some(RunError::Cursor(CursorError::Lost)))
+}
+
+/// A server's address without a slash at its end.
+fn base(url: &url::Url) -> String {
+    url.as_str().trim_end_matches('/').to_owned()
+}
+
+/// Seconds since everything was last known to be handled. Not since the last row: a quiet weekend is no lag.
+fn lag_seconds(cursor: &Cursor, initial: DateTime<Utc>, succeeded: bool, status: Status) -> i64 {
+    if succeeded && status == Status::Done {
+        return 0;
+    }
+    let since = cursor.checked_at.or(cursor.position).unwrap_or(initial);
+    (Utc::now() - since).num_seconds().max(0)
+}
+
+fn log_end(answer: &Answer) {
+    let status = answer.status.as_str();
+    let (samples, objects, bundles) = (answer.samples, answer.objects, answer.bundles);
+    match &answer.error {
+        Some(error) => tracing::error!(status, kind = answer.error_kind, %error, samples, "run failed"),
+        None => info!(
+            status,
+            submissions = answer.submissions,
+            samples,
+            objects,
+            bundles,
+            quarantined = answer.quarantined,
+            waiting = answer.waiting,
+            vmray_calls = answer.calls.vmray,
+            opencti_calls = answer.calls.opencti,
+            duration_ms = answer.duration_ms,
+            "run ended"
+        ),
+    }
+}
+
+/// Back-pressure: how full the connector's queue on the platform is.
+#[derive(Debug)]
+struct Queue {
+    threshold: f64,
+    recheck: Duration,
+    asked: Option<Instant>,
+    megabytes: f64,
+}
+
+impl Queue {
+    fn new(threshold: f64, recheck: Duration) -> Self {
+        Self { threshold, recheck, asked: None, megabytes: 0.0 }
+    }
+
+    /// Asks at most every `recheck`. A platform that cannot say is taken as not full, as its own connectors do.
+    async fn is_full(&mut self, opencti: &OpenctiClient, id: &str) -> bool {
+        if self.asked.is_none_or(|asked| asked.elapsed() >= self.recheck) {
+            self.asked = Some(Instant::now());
+            self.megabytes = connector::queue_megabytes(opencti, id).await.unwrap_or_else(|error| {
+                warn!(%error, "could not ask how full the connector's queue is");
+                0.0
+            });
+        }
+        self.megabytes >= self.threshold
+    }
+}
+
+/// One run's state while it reads and delivers.
+struct Run<'a, 'c> {
+    ingest: &'a Ingest,
+    opencti: &'a OpenctiClient,
+    delivery: Delivery<'a>,
+    progress: Progress,
+    quarantine: Quarantine<'a>,
+    /// Where progress is saved; `None` for manual windows and dry runs.
+    checkpoint: Option<(&'c mut StoredCursor<'a>, &'c mut Cursor)>,
+    health: Health,
+    /// Samples that this run has read.
+    tried: BTreeSet<SampleId>,
+    dry_run: bool,
+    answer: &'c mut Answer,
+}
+
+/// Samples that failed and are not yet quarantined.
+type Failures = Vec<(Work, Reason, String)>;
+
+/// Whether a pass counts for the health of the servers: only first tries do.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pass {
+    First,
+    Again,
+}
+
+impl Run<'_, '_> {
+    async fn everything(
+        &mut self,
+        pipeline: &Pipeline<'_>,
+        vmray: &VmrayClient,
+        window: Window,
+        times: Times,
+        queue: &mut Queue,
+        manual: Option<Manual>,
+    ) -> Result<(), Stop> {
+        let mut feed = Feed::new(vmray, window);
+        // A quarter of the time for listing ahead, or a short invocation would never get to a sample.
+        while let Some(rows) = feed.next(LOOK_AHEAD, look_ahead_until(times)).await? {
+            self.answer.left_out.add_many("malformed_row", feed.take_malformed());
+            let works = self.begin(rows);
+            self.portion(pipeline, works, times, queue).await?;
+            if Instant::now() >= times.start_until {
+                return Err(Stop::OutOfTime);
+            }
+        }
+        if manual.is_none() {
+            self.due(pipeline, queue).await?;
+        }
+        Ok(())
+    }
+
+    /// Settles what needs no work, and groups the rest by sample, in the order of first appearance.
+    fn begin(&mut self, rows: Vec<Submission>) -> Vec<Work> {
+        let new = self.progress.begin(rows);
+        self.answer.submissions += new.len() as u64;
+        let mut works: Vec<Work> = Vec::new();
+        let mut places: HashMap<SampleId, usize> = HashMap::new();
+        for row in new {
+            let Some(sample_id) = row.sample_id else {
+                warn!(submission_id = row.id.0, "a submission without a sample: nothing to ingest");
+                self.answer.left_out.add("submission_without_sample");
+                self.progress.settle(row.id);
+                continue;
+            };
+            if row.verdict == Some(Verdict::Clean) {
+                self.answer.skipped += 1;
+                self.progress.settle(row.id);
+                continue;
+            }
+            let place = *places.entry(sample_id).or_insert(works.len());
+            if place == works.len() {
+                let known = self.quarantine.get(sample_id).map(|entry| entry.submissions.clone());
+                works.push(Work { sample_id, submissions: known.unwrap_or_default() });
+            }
+            let submissions = &mut works[place].submissions;
+            submissions.retain(|known| known.id != row.id);
+            submissions.push(row);
+        }
+        works
+    }
+
+    /// All samples of one portion of the feed; what fails is tried once more and then quarantined.
+    async fn portion(
+        &mut self,
+        pipeline: &Pipeline<'_>,
+        works: Vec<Work>,
+        times: Times,
+        queue: &mut Queue,
+    ) -> Result<(), Stop> {
+        let (failures, stopped) = self.pass(pipeline, works, Pass::First, queue).await;
+        let (failures, stopped) = match stopped {
+            Ok(()) if Instant::now() < times.start_until => self.once_more(pipeline, failures, queue).await,
+            // A run that fails quarantines nothing: what failed may not be the samples' fault.
+            Err(Stop::Failed(error)) => {
+                self.save().await?;
+                return Err(Stop::Failed(error));
+            }
+            stopped => (with_attempts(failures, 1), stopped),
+        };
+        if let Err(Stop::Failed(error)) = stopped {
+            self.save().await?;
+            return Err(Stop::Failed(error));
+        }
+        self.save().await?;
+        self.health.judge()?;
+        self.put_into_quarantine(failures).await?;
+        self.save().await?;
+        stopped
+    }
+
+    /// The second try in the same run, of all but what is certainly gone.
+    async fn once_more(
+        &mut self,
+        pipeline: &Pipeline<'_>,
+        failures: Failures,
+        queue: &mut Queue,
+    ) -> (Vec<(Work, Reason, String, u32)>, Result<(), Stop>) {
+        let (gone, retried): (Failures, Failures) =
+            failures.into_iter().partition(|(_, reason, _)| *reason == Reason::NotFound);
+        let mut failures = with_attempts(gone, 1);
+        if retried.is_empty() {
+            return (failures, Ok(()));
+        }
+        let mut untried: BTreeMap<SampleId, (Work, Reason, String)> =
+            retried.iter().map(|failure| (failure.0.sample_id, failure.clone())).collect();
+        let works = retried.into_iter().map(|(work, _, _)| work).collect();
+        let (again, stopped) = self.pass(pipeline, works, Pass::Again, queue).await;
+        for (work, _, _) in &again {
+            untried.remove(&work.sample_id);
+        }
+        failures.extend(with_attempts(again, 2));
+        // Those that the second pass did not come to; the others of `untried` have arrived.
+        let unsettled = untried.into_values().filter(|(work, _, _)| self.progress.is_open(&work.submissions));
+        failures.extend(with_attempts(unsettled.collect(), 1));
+        (failures, stopped)
+    }
+
+    /// What earlier runs have left in quarantine and is due now.
+    async fn due(&mut self, pipeline: &Pipeline<'_>, queue: &mut Queue) -> Result<(), Stop> {
+        let due = self.quarantine.due(Utc::now());
+        let works: Vec<Work> = due
+            .into_iter()
+            .filter(|entry| !self.tried.contains(&entry.sample_id))
+            .map(|entry| Work { sample_id: entry.sample_id, submissions: entry.submissions })
+            .collect();
+        if works.is_empty() {
+            return Ok(());
+        }
+        let (failures, stopped) = self.pass(pipeline, works, Pass::Again, queue).await;
+        if !matches!(stopped, Err(Stop::Failed(_))) {
+            self.put_into_quarantine(with_attempts(failures, 1)).await?;
+        }
+        stopped
+    }
+
+    /// Reads, maps, packs and delivers. What failed comes back; an error means that the run is to stop, after what had
+    /// been delivered was settled.
+    async fn pass(
+        &mut self,
+        pipeline: &Pipeline<'_>,
+        works: Vec<Work>,
+        pass: Pass,
+        queue: &mut Queue,
+    ) -> (Failures, Result<(), Stop>) {
+        let mut failures = Vec::new();
+        if works.is_empty() {
+            return (failures, Ok(()));
+        }
+        let expected = works.len();
+        self.tried.extend(works.iter().map(|work| work.sample_id));
+        let (to, mut from) = mpsc::unbounded_channel();
+        let delivering = async {
+            let mut arrivals = Arrivals::new(self.limits());
+            while let Some(handed) = from.recv().await {
+                self.arrive(handed, pass, &mut arrivals, &mut failures, queue).await?;
+            }
+            if let Some(last) = arrivals.rest() {
+                self.deliver(last, pass, &mut arrivals, &mut failures, queue).await?;
+            }
+            if arrivals.seen < expected || arrivals.unfinished > 0 { Err(Stop::OutOfTime) } else { Ok(()) }
+        };
+        let reading = async {
+            pipeline.run(works, to).await;
+            Ok::<(), Stop>(())
+        };
+        let stopped = futures::future::try_join(reading, delivering).await.map(|_| ());
+        (failures, stopped)
+    }
+
+    fn limits(&self) -> BundleLimits {
+        let run = &self.ingest.settings.run;
+        BundleLimits { max_objects: run.bundle_max_objects, max_bytes: run.bundle_max_bytes }
+    }
+
+    /// Takes one outcome; delivers when a bundle is full.
+    async fn arrive(
+        &mut self,
+        handed: Handed,
+        pass: Pass,
+        arrivals: &mut Arrivals,
+        failures: &mut Failures,
+        queue: &mut Queue,
+    ) -> Result<(), Stop> {
+        arrivals.seen += 1;
+        let work = handed.work;
+        match handed.outcome {
+            Outcome::Unfinished => arrivals.unfinished += 1,
+            Outcome::Fatal(error) => {
+                // What is ready goes out first: the other server has done nothing wrong.
+                if let Some(ready) = arrivals.rest() {
+                    self.deliver(ready, pass, arrivals, failures, queue).await?;
+                }
+                return Err(error.into());
+            }
+            Outcome::Filtered => {
+                self.answer.skipped += work.submissions.len() as u64;
+                self.is_fine(&work, pass).await?;
+            }
+            Outcome::Failed(reason, detail) => self.failed(work, reason, detail, pass, failures)?,
+            Outcome::Mapped(mapped) => {
+                for group in arrivals.pack(work, *mapped, self.limits()) {
+                    self.deliver(group, pass, arrivals, failures, queue).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Pushes one bundle's samples and saves how far that brings us.
+    async fn deliver(
+        &mut self,
+        samples: Vec<MappedSample>,
+        pass: Pass,
+        arrivals: &mut Arrivals,
+        failures: &mut Failures,
+        queue: &mut Queue,
+    ) -> Result<(), Stop> {
+        if !self.dry_run && queue.is_full(self.opencti, &self.ingest.settings.connector.id).await {
+            return Err(Stop::Buffering);
+        }
+        let results = self.delivery.push(samples).await?;
+        for result in results {
+            match result {
+                Delivered::Accepted(sample) => {
+                    let Some((work, left_out)) = arrivals.accepted(sample) else { continue };
+                    self.answer.samples += 1;
+                    self.answer.left_out.merge(&left_out);
+                    self.is_fine(&work, pass).await?;
+                }
+                Delivered::Refused(sample, error) => {
+                    let Some(work) = arrivals.refused(sample) else { continue };
+                    let reason = match error {
+                        OpenctiError::TooLarge { .. } => Reason::TooLarge,
+                        _ => Reason::PushRefused,
+                    };
+                    self.failed(work, reason, error.to_string(), pass, failures)?;
+                }
+            }
+        }
+        self.save().await?;
+        Ok(())
+    }
+
+    /// A sample is behind us: settled, and no longer in quarantine.
+    async fn is_fine(&mut self, work: &Work, pass: Pass) -> Result<(), Stop> {
+        match pass {
+            Pass::First => self.health.good(),
+            Pass::Again => self.health.recovered(work.sample_id),
+        }
+        for submission in &work.submissions {
+            self.progress.settle(submission.id);
+        }
+        if !self.dry_run {
+            self.quarantine.remove(work.sample_id).await?;
+        }
+        Ok(())
+    }
+
+    fn failed(
+        &mut self,
+        work: Work,
+        reason: Reason,
+        detail: String,
+        pass: Pass,
+        failures: &mut Failures,
+    ) -> Result<(), Stop> {
+        let sample = work.sample_id;
+        info!(sample_id = sample.0, %reason, detail, "a sample could not be ingested");
+        let judged = match pass {
+            Pass::First => self.health.bad(sample, reason, &detail),
+            Pass::Again => Ok(()),
+        };
+        failures.push((work, reason, detail));
+        Ok(judged?)
+    }
+
+    /// Quarantine first, then the checkpoint that passes the sample.
+    async fn put_into_quarantine(&mut self, failures: Vec<(Work, Reason, String, u32)>) -> Result<(), Stop> {
+        let most = self.ingest.settings.run.quarantine_max_attempts;
+        for (work, reason, detail, attempts) in failures {
+            let Work { sample_id, submissions } = work;
+            let ids: Vec<_> = submissions.iter().map(|submission| submission.id).collect();
+            if !self.dry_run {
+                let failure = Failure { sample_id, submissions, reason, detail, attempts };
+                let entry = self.quarantine.record(failure, most, Utc::now()).await?;
+                let (detail, attempts, next_attempt) = (&entry.detail, entry.attempts, entry.next_attempt);
+                if entry.given_up {
+                    tracing::error!(sample_id = sample_id.0, %reason, attempts, detail, "given up; retry or drop it with `vmray-bridge quarantine`");
+                } else if entry.state == State::Waiting {
+                    info!(sample_id = sample_id.0, %reason, attempts, %next_attempt, "waiting for VMRay");
+                } else {
+                    warn!(sample_id = sample_id.0, %reason, attempts, %next_attempt, detail, "quarantined");
+                }
+            }
+            for id in ids {
+                self.progress.settle(id);
+            }
+        }
+        Ok(())
+    }
+
+    async fn save(&mut self) -> Result<(), Stop> {
+        let Some((stored, cursor)) = &mut self.checkpoint else { return Ok(()) };
+        let position = Some(self.progress.position());
+        let done = self.progress.done();
+        if cursor.position == position && cursor.done == *done {
+            return Ok(());
+        }
+        cursor.position = position;
+        cursor.done = done.clone();
+        stored.save(cursor).await?;
+        Ok(())
+    }
+
+    /// Carries the counts of the parts into the answer.
+    fn count(&mut self) {
+        let counts = self.quarantine.counts();
+        self.answer.quarantined = counts.failed;
+        self.answer.waiting = counts.waiting;
+        self.answer.objects = self.delivery.objects;
+        self.answer.bundles = self.delivery.bundles;
+    }
+}
+
+fn with_attempts(failures: Failures, attempts: u32) -> Vec<(Work, Reason, String, u32)> {
+    failures.into_iter().map(|(work, reason, detail)| (work, reason, detail, attempts)).collect()
+}
+
+fn look_ahead_until(times: Times) -> Instant {
+    let now = Instant::now();
+    now + times.start_until.saturating_duration_since(now) / 4
+}
+
+/// Samples between mapping and delivery.
+struct Arrivals {
+    packer: Packer,
+    packed: HashMap<SampleId, Packed>,
+    seen: usize,
+    unfinished: usize,
+}
+
+/// A sample of which some parts are not delivered yet.
+struct Packed {
+    work: Work,
+    left_out: LeftOut,
+    parts: usize,
+}
+
+impl Arrivals {
+    fn new(limits: BundleLimits) -> Self {
+        Self { packer: Packer::new(limits), packed: HashMap::new(), seen: 0, unfinished: 0 }
+    }
+
+    /// Adds a sample, in parts if it is larger than a bundle; hands out the bundles that are full.
+    fn pack(&mut self, work: Work, mut mapped: MappedSample, limits: BundleLimits) -> Vec<Vec<MappedSample>> {
+        let left_out = std::mem::take(&mut mapped.left_out);
+        let parts = mapped.split(&limits);
+        self.packed.insert(work.sample_id, Packed { work, left_out, parts: parts.len() });
+        parts.into_iter().filter_map(|part| self.packer.add(part)).collect()
+    }
+
+    /// What waits for a bundle to fill up.
+    fn rest(&mut self) -> Option<Vec<MappedSample>> {
+        self.packer.finish()
+    }
+
+    /// A part of a sample was accepted. The sample itself, when it was the last part.
+    fn accepted(&mut self, sample: SampleId) -> Option<(Work, LeftOut)> {
+        let packed = self.packed.get_mut(&sample)?;
+        packed.parts -= 1;
+        if packed.parts > 0 {
+            return None;
+        }
+        self.packed.remove(&sample).map(|packed| (packed.work, packed.left_out))
+    }
+
+    /// A part of a sample was refused, which decides for all of it.
+    fn refused(&mut self, sample: SampleId) -> Option<Work> {
+        self.packed.remove(&sample).map(|packed| packed.work)
+    }
+}
