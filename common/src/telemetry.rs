@@ -24,7 +24,7 @@ use tracing_subscriber::{
 
 /// The crates whose lines follow the level that was set. All others are dependencies, of which only warnings matter:
 /// at `debug` the AWS SDK and hyper alone would bury ours, and print headers.
-const OUR_CRATES: [&str; 5] = ["common", "ingest", "submit", "vmray_bridge", "bootstrap"];
+const OUR_CRATES: [&str; 4] = ["common", "ingest", "submit", "vmray_bridge"];
 
 /// Where log lines go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
