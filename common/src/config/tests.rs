@@ -56,10 +56,13 @@ fn the_minimum_is_enough_and_the_rest_has_defaults() {
     assert_eq!(settings.feed.initial_fetch, "2025-09-09T00:00:00Z".parse::<DateTime<Utc>>().unwrap());
     assert_eq!(settings.feed.overlap, Duration::from_secs(15 * 60));
     assert_eq!(settings.run.concurrency, 16);
-    assert_eq!(settings.run.bundle_max_objects, 2000);
-    assert_eq!(settings.run.bundle_max_bytes, 4 * 1024 * 1024);
+    assert_eq!(settings.run.bundle, BundleLimits::default());
     assert_eq!(settings.run.quarantine_max_attempts, 10);
-    assert_eq!(settings.content.confidence, None);
+    assert_eq!(
+        settings.mapping,
+        MappingSettings::default(),
+        "what the mapping's own tests prove is the default"
+    );
 }
 
 #[test]
@@ -233,18 +236,19 @@ fn enumerations_take_any_case_and_refuse_the_rest() {
     problem("OPENCTI_COMPRESSION", "br");
     assert!(read(&[("DISABLE_PROXY", "Yes")]).http.disable_proxy);
     problem("DISABLE_PROXY", "maybe");
-    read(&[("VMRAY_DEFAULT_TLP", "tlp:amber+strict")]);
-    read(&[("VMRAY_DEFAULT_TLP", "White")]);
+    let marking = |text| read(&[("VMRAY_DEFAULT_TLP", text)]).mapping.marking;
+    assert_eq!(marking("tlp:amber+strict"), crate::stix::TlpMarking::AmberStrict);
+    assert_eq!(marking("White"), crate::stix::TlpMarking::Clear);
     problem("VMRAY_DEFAULT_TLP", "TLP:PURPLE");
     read(&[("VMRAY_IOC_TYPES", "files,filenames")]);
     problem("VMRAY_IOC_TYPES", "files,hashes");
-    assert!(read(&[("VMRAY_LABELS", "none")]).content.labels.is_empty());
+    assert!(read(&[("VMRAY_LABELS", "none")]).mapping.labels.is_empty());
     problem("VMRAY_LABELS", "none,vtis");
 }
 
 #[test]
 fn numbers_have_bounds() {
-    assert_eq!(read(&[("VMRAY_CONFIDENCE", "0")]).content.confidence, Some(0));
+    assert_eq!(read(&[("VMRAY_CONFIDENCE", "0")]).mapping.confidence, Some(0));
     for (name, text) in [
         ("VMRAY_CONFIDENCE", "101"),
         ("VMRAY_CONFIDENCE", "-1"),
@@ -266,7 +270,7 @@ fn numbers_have_bounds() {
         problem(name, text);
     }
     for (text, bytes) in [("131072", 131_072), ("128KiB", 131_072), ("2 mib", 2_097_152)] {
-        assert_eq!(read(&[("BUNDLE_MAX_BYTES", text)]).run.bundle_max_bytes, bytes);
+        assert_eq!(read(&[("BUNDLE_MAX_BYTES", text)]).run.bundle.max_bytes, bytes);
     }
     assert_eq!(read(&[("FEED_OVERLAP", "PT0S")]).feed.overlap, Duration::ZERO);
 }

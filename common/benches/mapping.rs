@@ -1,0 +1,3 @@
+//! How fast samples are mapped.
+
+fn main() {}

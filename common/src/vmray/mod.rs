@@ -1,0 +1,3 @@
+//! The VMRay REST API.
+
+pub mod model;
