@@ -19,6 +19,10 @@ mod table;
 pub use duration::parse_duration;
 pub use table::{Function, SETTINGS, SettingDoc, Unset, markdown_table};
 
+use crate::{
+    mapping::{IocType, LabelStyle, MappingSettings},
+    stix::BundleLimits,
+};
 use reader::Reader;
 
 /// Asks for the value of a variable; `None`: it is not set.
@@ -87,7 +91,7 @@ pub struct IngestSettings {
     /// From when on submissions are read.
     pub feed: FeedSettings,
     /// What becomes of an analysis.
-    pub content: ContentSettings,
+    pub mapping: MappingSettings,
     /// How a run works.
     pub run: RunSettings,
 }
@@ -177,47 +181,13 @@ pub struct FeedSettings {
     pub overlap: Duration,
 }
 
-/// What becomes of an analysis.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ContentSettings {
-    /// Samples with these verdicts are ingested: `malicious`, `suspicious`.
-    pub sample_verdicts: Vec<String>,
-    /// IOCs with these verdicts are ingested: `malicious`, `suspicious`.
-    pub ioc_verdicts: Vec<String>,
-    /// The marking of every object: `CLEAR`, `WHITE`, `GREEN`, `AMBER`, `AMBER+STRICT`, `RED`.
-    pub default_tlp: String,
-    /// The labels' colours.
-    pub colors: LabelColors,
-    /// Which IOCs are ingested.
-    pub ioc_types: Vec<String>,
-    /// Which labels are made; may be none.
-    pub labels: Vec<String>,
-    /// The confidence of every object, 0 to 100; `None`: the platform's own rule.
-    pub confidence: Option<u8>,
-}
-
-/// The labels' colours, each `#rrggbb` in lower case.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LabelColors {
-    /// Threat names.
-    pub threat_names: String,
-    /// Classifications.
-    pub classifications: String,
-    /// VMRay Threat Identifiers.
-    pub vtis: String,
-    /// MITRE ATT&CK techniques.
-    pub techniques: String,
-}
-
 /// How a run works.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunSettings {
     /// Samples at the same time, 1 to 64.
     pub concurrency: usize,
-    /// The most objects in a bundle, at least 1.
-    pub bundle_max_objects: usize,
-    /// The largest bundle as JSON text, in bytes, before compression.
-    pub bundle_max_bytes: usize,
+    /// The largest bundle, before compression.
+    pub bundle: BundleLimits,
     /// After how many failures a sample is given up, at least 1.
     pub quarantine_max_attempts: u32,
     /// The longest that reading one sample may take.
@@ -249,7 +219,7 @@ impl IngestSettings {
         let vmray = VmraySettings::read(reader);
         let http = HttpSettings::read(reader);
         let feed = FeedSettings::read(reader, now);
-        let content = ContentSettings::read(reader);
+        let mapping = read_mapping(reader);
         let run = RunSettings::read(reader);
         Some(Self {
             deployment: deployment?,
@@ -259,7 +229,7 @@ impl IngestSettings {
             vmray: vmray?,
             http: http?,
             feed: feed?,
-            content: content?,
+            mapping: mapping?,
             run: run?,
         })
     }
@@ -354,55 +324,50 @@ impl FeedSettings {
     }
 }
 
-impl ContentSettings {
-    fn read(reader: &mut Reader<'_>) -> Option<Self> {
-        let sample_verdicts = reader.value("VMRAY_SAMPLE_VERDICT", parse::verdicts);
-        let ioc_verdicts = reader.value("VMRAY_IOCS_VERDICT", parse::verdicts);
-        let default_tlp = reader.value("VMRAY_DEFAULT_TLP", parse::tlp);
-        let colors = LabelColors::read(reader);
-        let ioc_types = reader.value("VMRAY_IOC_TYPES", parse::ioc_types);
-        let labels = reader.value("VMRAY_LABELS", parse::labels);
-        let confidence = reader.optional("VMRAY_CONFIDENCE", parse::confidence);
-        Some(Self {
-            sample_verdicts: sample_verdicts?,
-            ioc_verdicts: ioc_verdicts?,
-            default_tlp: default_tlp?,
-            colors: colors?,
-            ioc_types: ioc_types?,
-            labels: labels?,
-            confidence: confidence?,
-        })
-    }
+fn read_mapping(reader: &mut Reader<'_>) -> Option<MappingSettings> {
+    let sample_verdicts = reader.value("VMRAY_SAMPLE_VERDICT", parse::verdicts);
+    let iocs_verdicts = reader.value("VMRAY_IOCS_VERDICT", parse::verdicts);
+    let marking = reader.value("VMRAY_DEFAULT_TLP", parse::marking);
+    let label_style = read_label_style(reader);
+    let ioc_types = reader.value("VMRAY_IOC_TYPES", |text| parse::choices(text, &IocType::ALL));
+    let labels = reader.value("VMRAY_LABELS", parse::labels);
+    let confidence = reader.optional("VMRAY_CONFIDENCE", parse::confidence);
+    Some(MappingSettings {
+        sample_verdicts: sample_verdicts?,
+        iocs_verdicts: iocs_verdicts?,
+        ioc_types: ioc_types?,
+        labels: labels?,
+        label_style: label_style?,
+        marking: marking?,
+        confidence: confidence?,
+    })
 }
 
-impl LabelColors {
-    fn read(reader: &mut Reader<'_>) -> Option<Self> {
-        let threat_names = reader.value("VMRAY_THREAT_NAMES_COLOR", parse::color);
-        let classifications = reader.value("VMRAY_CLASSIFICATIONS_COLOR", parse::color);
-        let vtis = reader.value("VMRAY_VTI_COLOR", parse::color);
-        let techniques = reader.value("VMRAY_MITRE_COLOR", parse::color);
-        Some(Self {
-            threat_names: threat_names?,
-            classifications: classifications?,
-            vtis: vtis?,
-            techniques: techniques?,
-        })
-    }
+fn read_label_style(reader: &mut Reader<'_>) -> Option<LabelStyle> {
+    let threat_names = reader.value("VMRAY_THREAT_NAMES_COLOR", parse::color);
+    let classifications = reader.value("VMRAY_CLASSIFICATIONS_COLOR", parse::color);
+    let vti = reader.value("VMRAY_VTI_COLOR", parse::color);
+    let mitre = reader.value("VMRAY_MITRE_COLOR", parse::color);
+    Some(LabelStyle {
+        threat_names: threat_names?,
+        classifications: classifications?,
+        vti: vti?,
+        mitre: mitre?,
+    })
 }
 
 impl RunSettings {
     fn read(reader: &mut Reader<'_>) -> Option<Self> {
         let concurrency = reader.value("INGEST_CONCURRENCY", |text| parse::whole(text, 1..=64));
-        let bundle_max_objects = reader.value("BUNDLE_MAX_OBJECTS", |text| parse::whole(text, 1..=100_000));
-        let bundle_max_bytes = reader.value("BUNDLE_MAX_BYTES", parse::bundle_bytes);
+        let max_objects = reader.value("BUNDLE_MAX_OBJECTS", |text| parse::whole(text, 1..=100_000));
+        let max_bytes = reader.value("BUNDLE_MAX_BYTES", parse::bundle_bytes);
         let quarantine_max_attempts =
             reader.value("QUARANTINE_MAX_ATTEMPTS", |text| parse::whole(text, 1..=1000));
         let sample_timeout = reader.value("SAMPLE_TIMEOUT_MS", parse::milliseconds);
         let queue_recheck = reader.value("QUEUE_RECHECK_MS", parse::milliseconds);
         Some(Self {
             concurrency: concurrency?,
-            bundle_max_objects: bundle_max_objects?,
-            bundle_max_bytes: bundle_max_bytes?,
+            bundle: BundleLimits { max_objects: max_objects?, max_bytes: max_bytes? },
             quarantine_max_attempts: quarantine_max_attempts?,
             sample_timeout: sample_timeout?,
             queue_recheck: queue_recheck?,

@@ -2,30 +2,21 @@
 //!
 //! Values of enumerations are quoted in errors; addresses never are, since they may hold a password.
 
-use std::{fmt::Display, net::IpAddr, ops::RangeInclusive, str::FromStr, time::Duration};
+use std::{
+    collections::BTreeSet, fmt::Display, net::IpAddr, ops::RangeInclusive, str::FromStr, time::Duration,
+};
 
 use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, Utc};
 use url::{Host, Url};
 
 use super::{Compression, duration::parse_duration};
+use crate::{
+    mapping::{LabelKind, VerdictSet},
+    stix::{Color, TlpMarking},
+    vmray::model::Verdict,
+};
 
 type Parsed<T> = Result<T, String>;
-
-const VERDICTS: &[&str] = &["malicious", "suspicious"];
-const TLPS: &[&str] = &["CLEAR", "WHITE", "GREEN", "AMBER", "AMBER+STRICT", "RED"];
-const IOC_TYPES: &[&str] = &[
-    "files",
-    "processes",
-    "domains",
-    "urls",
-    "mutexes",
-    "registry",
-    "ips",
-    "emails",
-    "email_addresses",
-    "filenames",
-];
-const LABELS: &[&str] = &["threat_names", "classifications", "vtis", "techniques"];
 
 /// The longest overlap: what is behind it is remembered in the cursor, which has an end.
 const MAX_OVERLAP: Duration = Duration::from_secs(7 * 86_400);
@@ -134,53 +125,48 @@ pub(super) fn bundle_bytes(text: &str) -> Parsed<usize> {
         .ok_or_else(|| "expected 64KiB to 64MiB, such as 4MiB or 4194304".to_owned())
 }
 
-pub(super) fn color(text: &str) -> Parsed<String> {
-    match text.strip_prefix('#') {
-        Some(hex) if hex.len() == 6 && hex.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
-            Ok(text.to_ascii_lowercase())
-        }
-        _ => Err("expected a colour as #rrggbb".to_owned()),
+pub(super) fn color(text: &str) -> Parsed<Color> {
+    text.parse().map_err(|_| "expected a colour as #rrggbb".to_owned())
+}
+
+pub(super) fn marking(text: &str) -> Parsed<TlpMarking> {
+    text.parse().map_err(|_| {
+        format!(
+            "`{}` is no marking; expected TLP:CLEAR, WHITE, GREEN, AMBER, AMBER+STRICT or RED",
+            shown(text)
+        )
+    })
+}
+
+pub(super) fn verdicts(text: &str) -> Parsed<VerdictSet> {
+    if items(text).any(|item| item.eq_ignore_ascii_case(Verdict::Clean.as_str())) {
+        return Err(
+            "`clean` is not ingested: harmless things would stand in OpenCTI as threats; expected a list of \
+                    malicious, suspicious"
+                .to_owned(),
+        );
     }
+    choices(text, &[Verdict::Malicious, Verdict::Suspicious])
 }
 
-pub(super) fn tlp(text: &str) -> Parsed<String> {
-    let upper = text.to_ascii_uppercase();
-    let name = upper.strip_prefix("TLP:").unwrap_or(&upper);
-    if TLPS.contains(&name) {
-        Ok(name.to_owned())
-    } else {
-        Err(format!("`{}` is no TLP marking; expected one of {}", shown(text), TLPS.join(", ")))
-    }
+pub(super) fn labels(text: &str) -> Parsed<BTreeSet<LabelKind>> {
+    if text.eq_ignore_ascii_case("none") { Ok(BTreeSet::new()) } else { choices(text, &LabelKind::ALL) }
 }
 
-pub(super) fn verdicts(text: &str) -> Parsed<Vec<String>> {
-    if items(text).any(|item| item.eq_ignore_ascii_case("clean")) {
-        return Err("`clean` is not ingested: OpenCTI would hold harmless things as threats; expected malicious, suspicious"
-            .to_owned());
-    }
-    choices(text, VERDICTS)
-}
-
-pub(super) fn ioc_types(text: &str) -> Parsed<Vec<String>> {
-    choices(text, IOC_TYPES)
-}
-
-pub(super) fn labels(text: &str) -> Parsed<Vec<String>> {
-    if text.eq_ignore_ascii_case("none") { Ok(Vec::new()) } else { choices(text, LABELS) }
-}
-
-/// A list of `allowed` words, in any case, each once, at least one.
-fn choices(text: &str, allowed: &[&str]) -> Parsed<Vec<String>> {
-    let expected = || format!("expected a list of {}", allowed.join(", "));
-    let mut chosen = Vec::new();
-    for item in items(text).map(str::to_ascii_lowercase) {
-        if !allowed.contains(&item.as_str()) {
-            return Err(format!("`{}` is not known; {}", shown(&item), expected()));
-        }
-        if !chosen.contains(&item) {
-            chosen.push(item);
-        }
-    }
+/// A list of some of `allowed`, in any case, at least one.
+pub(super) fn choices<T>(text: &str, allowed: &[T]) -> Parsed<BTreeSet<T>>
+where
+    T: Copy + Ord + Display + FromStr,
+{
+    let expected = || {
+        let names: Vec<_> = allowed.iter().map(T::to_string).collect();
+        format!("expected a list of {}", names.join(", "))
+    };
+    let choice = |item: &str| {
+        let known = item.parse().ok().filter(|item| allowed.contains(item));
+        known.ok_or_else(|| format!("`{}` is not known; {}", shown(item), expected()))
+    };
+    let chosen: BTreeSet<T> = items(text).map(choice).collect::<Result<_, _>>()?;
     if chosen.is_empty() { Err(expected()) } else { Ok(chosen) }
 }
 

@@ -91,7 +91,7 @@ pub const SETTINGS: &[SettingDoc] = &[
     ingest("VMRAY_VTI_COLOR", COLOR, Unset::Means("#40f5ef"), "colour of the labels for VMRay Threat Identifiers"),
     ingest("VMRAY_MITRE_COLOR", COLOR, Unset::Means("#a9f723"), "colour of the labels for MITRE ATT&CK techniques"),
     ingest("VMRAY_IOC_TYPES", "list of files, processes, domains, urls, mutexes, registry, ips, emails, email_addresses, filenames", Unset::Means("files,processes,domains,urls,mutexes,registry,ips,emails,email_addresses"), "which IOCs are ingested"),
-    ingest("VMRAY_LABELS", "list of threat_names, classifications, vtis, techniques, or none", Unset::Means("threat_names,classifications,vtis,techniques"), "which labels are made"),
+    ingest("VMRAY_LABELS", "list of threat_names, classifications, vti, mitre, or none", Unset::Means("threat_names,classifications,vti,mitre"), "which labels are made"),
     ingest("VMRAY_CONFIDENCE", "0 to 100", Unset::Nothing, "confidence of everything that is ingested; unset: OpenCTI decides by the connector's user"),
     both("VMRAY_VERIFY_TLS", BOOLEAN, Unset::Means("true"), "whether the VMRay server's certificate is checked"),
     ingest("OPENCTI_VERIFY_TLS", BOOLEAN, Unset::Means("true"), "whether the platform's certificate is checked"),
