@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use common::store::{Expected, Key, Store, StoreError, to_body};
+use common::store::{Document, Expected, Key, Store, StoreError, to_body};
 use serde::{Deserialize, Serialize};
 
 use crate::progress::Done;
@@ -67,48 +67,41 @@ pub fn partition(connector_id: &str) -> String {
     format!("ingest#{connector_id}")
 }
 
-/// The cursor document in the store, with the version that this process knows.
+/// The cursor document as this run read or wrote it last.
 pub struct StoredCursor<'a> {
     store: &'a dyn Store,
     key: Key,
     version: Option<u64>,
+    /// Its content, with changes that are not saved yet.
+    pub cursor: Cursor,
 }
 
 impl<'a> StoredCursor<'a> {
     /// Reads the document; an absent one is a fresh cursor.
-    pub async fn load(store: &'a dyn Store, connector_id: &str) -> Result<(Self, Cursor), CursorError> {
+    pub async fn load(store: &'a dyn Store, connector_id: &str) -> Result<Self, CursorError> {
         let key = Key::new(partition(connector_id), "cursor");
         let document = store.get(&key).await?;
-        let cursor = document.as_ref().map(|found| found.read()).transpose()?.unwrap_or_default();
-        Ok((Self { store, key, version: document.map(|found| found.version) }, cursor))
+        let cursor = document.as_ref().map(Document::read).transpose()?.unwrap_or_default();
+        Ok(Self { store, key, version: document.map(|found| found.version), cursor })
     }
 
     /// Writes the document if nobody else has.
-    pub async fn save(&mut self, cursor: &Cursor) -> Result<(), CursorError> {
+    pub async fn save(&mut self) -> Result<(), CursorError> {
         let expected = self.version.map_or(Expected::New, Expected::Version);
-        let body = to_body(&self.key, cursor)?;
+        let body = to_body(&self.key, &self.cursor)?;
         self.version = Some(self.store.put(&self.key, body, None, expected).await?);
         Ok(())
     }
 
-    /// Takes the lease, or says until when somebody else has it.
-    pub async fn acquire(
-        &mut self,
-        cursor: &mut Cursor,
-        lease: Lease,
-        now: DateTime<Utc>,
-    ) -> Result<Result<(), DateTime<Utc>>, CursorError> {
-        if let Some(held) = &cursor.lease
-            && held.until > now
-            && held.owner != lease.owner
-        {
-            return Ok(Err(held.until));
+    /// Takes the lease, or says who has it.
+    pub async fn acquire(&mut self, lease: Lease, now: DateTime<Utc>) -> Result<Result<(), Lease>, CursorError> {
+        if let Some(held) = self.cursor.lease.as_ref().filter(|held| held.until > now) {
+            return Ok(Err(held.clone()));
         }
-        let until = lease.until;
-        cursor.lease = Some(lease);
-        match self.save(cursor).await {
+        self.cursor.lease = Some(lease.clone());
+        match self.save().await {
             // Two asked at the same time and the other was faster.
-            Err(CursorError::Lost) => Ok(Err(until)),
+            Err(CursorError::Lost) => Ok(Err(lease)),
             saved => saved.map(Ok),
         }
     }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use common::config::{Compression, IngestSettings};
 use common::http::{self, Deadline, Limits, RetryPolicy};
-use common::mapping::{MappedSample, MappingSettings};
-use common::secrets::{RotatingKey, Secrets};
+use common::mapping::MappedSample;
+use common::secrets::{Keys, RotatingKey, Secrets};
 use common::stix::{BundleLimits, LeftOut, Packer};
 use common::store::Store;
 use common::vmray::client::{VmrayClient, VmrayError, VmrayPolicy, Window};
@@ -32,7 +32,7 @@ use crate::opencti::connector::{self, ConnectorInfo, Identity, Registration};
 use crate::opencti::delivery::{Delivered, Delivery};
 use crate::opencti::feedback;
 use crate::pipeline::{Handed, Outcome, Pipeline, Work};
-use crate::progress::Progress;
+use crate::progress::{Done, Progress};
 use crate::quarantine::{Failure, Quarantine, Reason, State};
 
 /// Tries of a request that may be repeated.
@@ -99,12 +99,17 @@ impl Times {
             ends_at: Utc::now() + TimeDelta::from_std(limit).unwrap_or(TimeDelta::days(30)),
         }
     }
+
+    /// Listing ahead takes at most a quarter of the time, or a short invocation would never get to a sample.
+    fn look_ahead_until(&self) -> Instant {
+        let now = Instant::now();
+        now + self.start_until.saturating_duration_since(now) / 4
+    }
 }
 
 /// Everything an invocation needs that outlives it.
 pub struct Ingest {
     settings: IngestSettings,
-    mapping: MappingSettings,
     store: Arc<dyn Store>,
     secrets: Arc<Secrets>,
     lease: LeaseKind,
@@ -114,6 +119,15 @@ pub struct Ingest {
 struct Clients {
     vmray: reqwest::Client,
     opencti: reqwest::Client,
+}
+
+/// One run's connections and orders.
+struct Session {
+    vmray: VmrayClient,
+    opencti: OpenctiClient,
+    manual: Option<Manual>,
+    times: Times,
+    started_at: DateTime<Utc>,
 }
 
 /// Why a run ends before everything is handled.
@@ -143,8 +157,7 @@ impl Ingest {
         secrets: Arc<Secrets>,
         lease: LeaseKind,
     ) -> Self {
-        let mapping = settings.content.mapping();
-        Self { settings, mapping, store, secrets, lease }
+        Self { settings, store, secrets, lease }
     }
 
     /// One invocation. Never fails: a failure is an answer with status `failed`.
@@ -247,129 +260,87 @@ impl Ingest {
 
     async fn run(&self, manual: Option<Manual>, times: Times, answer: &mut Answer) -> Result<(), RunError> {
         answer.dry_run = manual.is_some_and(|manual| manual.dry_run);
-        let _file_lease = match &self.lease {
-            LeaseKind::File(path) => match FileLease::acquire(path)? {
-                Some(lease) => Some(lease),
-                None => {
-                    answer.status = Status::Busy;
-                    return Ok(());
-                }
-            },
-            LeaseKind::Document => None,
+        let Some(_lock) = self.lock_file()? else {
+            answer.status = Status::Busy;
+            return Ok(());
         };
-        let (keys, loaded) = tokio::join!(
-            self.secrets.keys(),
-            StoredCursor::load(self.store.as_ref(), &self.settings.connector.id)
-        );
-        let (keys, (mut stored, mut cursor)) = (keys?, loaded?);
-        answer.position = cursor.position;
-        if matches!(self.lease, LeaseKind::Document) && !answer.dry_run {
+        let load = StoredCursor::load(self.store.as_ref(), &self.settings.connector.id);
+        let (keys, stored) = tokio::join!(self.secrets.keys(), load);
+        let (keys, mut stored) = (keys?, stored?);
+        answer.position = stored.cursor.position;
+        if answer.dry_run {
+            return self.run_leased(manual, times, &keys, &mut stored, answer).await;
+        }
+        if matches!(self.lease, LeaseKind::Document) {
             let lease = Lease { owner: answer.run_id.clone(), until: times.ends_at + LEASE_MARGIN };
-            if let Err(until) = stored.acquire(&mut cursor, lease, Utc::now()).await? {
-                info!(%until, "another run holds the lease");
+            if let Err(held) = stored.acquire(lease, Utc::now()).await? {
+                info!(owner = held.owner, until = %held.until, "another run holds the lease");
                 answer.status = Status::Busy;
                 return Ok(());
             }
         }
-        let clients = self.clients(keys.ca_bundle.as_ref());
-        let ended = match clients {
-            Ok(clients) => self.run_leased(manual, times, clients, &mut stored, &mut cursor, answer).await,
-            Err(error) => Err(error),
-        };
-        cursor.lease = None;
-        if !answer.dry_run
-            && !lost_the_lease(ended.as_ref().err())
-            && let Err(error) = stored.save(&cursor).await
-        {
-            warn!(%error, "could not save the cursor and give the lease back; the lease ends by itself");
+        let ended = self.run_leased(manual, times, &keys, &mut stored, answer).await;
+        if !lost_the_lease(ended.as_ref().err()) {
+            stored.cursor.lease = None;
+            if let Err(error) = stored.save().await {
+                warn!(%error, "could not save the cursor and give the lease back; the lease ends by itself");
+            }
         }
-        answer.lag_seconds = lag_seconds(&cursor, self.settings.feed.initial_fetch, ended.is_ok(), answer.status);
         ended
+    }
+
+    /// The local binary's lease. `None`: another process has it.
+    fn lock_file(&self) -> Result<Option<Option<FileLease>>, RunError> {
+        match &self.lease {
+            LeaseKind::File(path) => Ok(FileLease::acquire(path)?.map(Some)),
+            LeaseKind::Document => Ok(Some(None)),
+        }
     }
 
     async fn run_leased(
         &self,
         manual: Option<Manual>,
         times: Times,
-        clients: Clients,
+        keys: &Keys,
         stored: &mut StoredCursor<'_>,
-        cursor: &mut Cursor,
         answer: &mut Answer,
     ) -> Result<(), RunError> {
-        let vmray =
-            self.vmray_client(clients.vmray, RotatingKey::vmray(&self.secrets).await?, times.read_until);
-        let opencti =
-            self.opencti_client(clients.opencti, RotatingKey::opencti(&self.secrets).await?, times.end);
-        let result = self.run_connected(manual, times, &vmray, &opencti, stored, cursor, answer).await;
-        answer.calls = Calls { vmray: vmray.calls(), opencti: opencti.calls() };
-        result
+        let clients = self.clients(keys.ca_bundle.as_ref())?;
+        let vmray_key = RotatingKey::vmray(&self.secrets).await?;
+        let opencti_key = RotatingKey::opencti(&self.secrets).await?;
+        let session = Session {
+            vmray: self.vmray_client(clients.vmray, vmray_key, times.read_until),
+            opencti: self.opencti_client(clients.opencti, opencti_key, times.end),
+            manual,
+            times,
+            started_at: Utc::now(),
+        };
+        let ended = self.run_connected(&session, stored, answer).await;
+        answer.calls = Calls { vmray: session.vmray.calls(), opencti: session.opencti.calls() };
+        let everything = ended.is_ok() && answer.status == Status::Done;
+        answer.lag_seconds = lag_seconds(&stored.cursor, self.settings.feed.initial_fetch, everything);
+        ended
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the run's parts, each of another life time, meet only here")]
     async fn run_connected(
         &self,
-        manual: Option<Manual>,
-        times: Times,
-        vmray: &VmrayClient,
-        opencti: &OpenctiClient,
+        session: &Session,
         stored: &mut StoredCursor<'_>,
-        cursor: &mut Cursor,
         answer: &mut Answer,
     ) -> Result<(), RunError> {
-        let dry_run = answer.dry_run;
-        let started_at = Utc::now();
-        let registration =
-            if dry_run { None } else { Some(self.register(opencti).await?) };
-        let mut quarantine =
-            Quarantine::load(self.store.as_ref(), &self.settings.connector.id).await?;
-        if let Some(registration) = &registration
-            && manual.is_none()
+        let opencti = &session.opencti;
+        let mut quarantine = Quarantine::load(self.store.as_ref(), &self.settings.connector.id).await?;
+        let registration = if answer.dry_run { None } else { Some(self.register(opencti).await?) };
+        if session.manual.is_none()
+            && let Some(registration) = &registration
         {
-            self.follow_operator(registration, stored, cursor, &mut quarantine).await?;
+            self.follow_operator(registration, stored, &mut quarantine).await?;
         }
-        let marking = self.mapping.marking;
-        if !connector::marking_exists(opencti, &marking.id().to_string()).await? {
-            return Err(RunError::MarkingMissing(marking.to_string()));
-        }
-        let mut queue = Queue::new(self.settings.connector.queue_threshold_mb, self.settings.run.queue_recheck);
-        let position = cursor.position.unwrap_or(self.settings.feed.initial_fetch);
-        let window = self.window(manual, cursor, started_at);
-        answer.window = Some(AskedWindow { from: window.from, to: window.to });
-
-        let reader = Reader::new(vmray, &self.mapping.sample_verdicts);
-        let pipeline = Pipeline {
-            reader: &reader,
-            mapping: &self.mapping,
-            concurrency: self.settings.run.concurrency,
-            sample_timeout: self.settings.run.sample_timeout,
-            start_until: times.start_until,
-        };
-        let progress = if manual.is_some_and(|manual| manual.from.is_some()) {
-            Progress::new(window.from, TimeDelta::zero(), crate::progress::Done::default())
-        } else {
-            Progress::new(position, self.overlap(), cursor.done.clone())
-        };
-        let mut run = Run {
-            ingest: self,
-            opencti,
-            delivery: Delivery::new(opencti, &self.settings.connector.id, dry_run, times.push_until),
-            progress,
-            quarantine,
-            checkpoint: manual.is_none().then_some((stored, &mut *cursor)),
-            health: Health::default(),
-            tried: BTreeSet::new(),
-            dry_run,
-            answer,
-        };
-        let queue_is_full = !dry_run && queue.is_full(opencti, &self.settings.connector.id).await;
-        let ended = if queue_is_full {
-            Err(Stop::Buffering)
-        } else {
-            run.everything(&pipeline, vmray, window, times, &mut queue, manual).await
-        };
-        run.count();
-        let Run { quarantine, answer, .. } = run;
-        drop(quarantine);
+        self.check_marking(opencti).await?;
+        let queue = Queue::new(self.settings.connector.queue_threshold_mb, self.settings.run.queue_recheck);
+        let mut run = Run::new(self, session, stored, quarantine, queue, answer);
+        let ended = run.everything(session).await;
+        let queue_megabytes = run.finish();
 
         answer.status = match &ended {
             Ok(()) => Status::Done,
@@ -377,23 +348,30 @@ impl Ingest {
             Err(Stop::Buffering) => Status::Buffering,
             Err(Stop::Failed(_)) => Status::Failed,
         };
-        if manual.is_none() {
-            answer.position = cursor.position;
+        if session.manual.is_none() {
+            answer.position = stored.cursor.position;
             if answer.status == Status::Done {
-                cursor.checked_at = Some(started_at);
+                stored.cursor.checked_at = Some(session.started_at);
             }
         }
         let error = match ended {
             Err(Stop::Failed(error)) => Some(error),
             _ => None,
         };
-        if !dry_run && !lost_the_lease(error.as_ref()) {
-            self.close(opencti, registration, manual, cursor, &queue, error.as_ref(), started_at, answer).await;
+        if let Some(registration) = registration
+            && !lost_the_lease(error.as_ref())
+        {
+            self.take_leave(session, &registration, stored, queue_megabytes, error.as_ref(), answer).await;
         }
-        match error {
-            Some(error) => Err(error),
-            None => Ok(()),
+        error.map_or(Ok(()), Err)
+    }
+
+    async fn check_marking(&self, opencti: &OpenctiClient) -> Result<(), RunError> {
+        let marking = self.settings.mapping.marking;
+        if connector::marking_exists(opencti, &marking.id().to_string()).await? {
+            return Ok(());
         }
+        Err(RunError::MarkingMissing(marking.to_string()))
     }
 
     /// Registers, and pings with exactly the state that was read: that consumes a pending reset, without which the ping
@@ -409,9 +387,9 @@ impl Ingest {
         &self,
         registration: &Registration,
         stored: &mut StoredCursor<'_>,
-        cursor: &mut Cursor,
         quarantine: &mut Quarantine<'_>,
     ) -> Result<(), RunError> {
+        let cursor = &mut stored.cursor;
         let initial = self.settings.feed.initial_fetch;
         let seen = registration.connector_state_timestamp.clone();
         if cursor.position.is_none() {
@@ -424,7 +402,7 @@ impl Ingest {
                 None => initial,
             });
             cursor.state_timestamp = seen;
-            stored.save(cursor).await?;
+            stored.save().await?;
         } else if seen.is_some() && cursor.state_timestamp != seen {
             info!(from = %initial, "the connector was reset in OpenCTI: everything comes again");
             quarantine.retry_all(Utc::now()).await?;
@@ -435,7 +413,7 @@ impl Ingest {
                 reported_errors: std::mem::take(&mut cursor.reported_errors),
                 ..Cursor::default()
             };
-            stored.save(cursor).await?;
+            stored.save().await?;
         }
         Ok(())
     }
@@ -453,53 +431,55 @@ impl Ingest {
         }
     }
 
-    /// What is told to the platform and its people at the end. Its failures do not make a run fail that has delivered.
-    #[expect(clippy::too_many_arguments, reason = "all that the last ping tells")]
-    async fn close(
+    /// What the platform has to say about earlier bundles, and what its people are told of this run. That this fails
+    /// does not make a run fail that has delivered.
+    async fn take_leave(
         &self,
-        opencti: &OpenctiClient,
-        registration: Option<Registration>,
-        manual: Option<Manual>,
-        cursor: &mut Cursor,
-        queue: &Queue,
+        session: &Session,
+        registration: &Registration,
+        stored: &mut StoredCursor<'_>,
+        queue_megabytes: f64,
         error: Option<&RunError>,
-        started_at: DateTime<Utc>,
         answer: &mut Answer,
     ) {
+        let opencti = &session.opencti;
         let id = &self.settings.connector.id;
         if matches!(error, Some(RunError::Opencti(_))) {
             return;
         }
-        if manual.is_none() {
+        let state = if session.manual.is_some() {
+            registration.state().to_owned()
+        } else {
             match connector::works(opencti, id).await {
-                Ok(works) => answer.rejected = feedback::new_errors(&works, &mut cursor.reported_errors),
+                Ok(works) => answer.rejected = feedback::new_errors(&works, &mut stored.cursor.reported_errors),
                 Err(error) => warn!(%error, "could not read what became of earlier bundles"),
             }
-        }
-        let state = if manual.is_some() {
-            registration.as_ref().map_or("{}".to_owned(), |registration| registration.state().to_owned())
-        } else {
-            json!({
-                "bridge": 1,
-                "position": answer.position,
-                "status": answer.status,
-                "quarantined": answer.quarantined,
-                "waiting": answer.waiting,
-                "last_error": error.map(ToString::to_string),
-            })
-            .to_string()
+            mirror(answer, error)
         };
         let info = ConnectorInfo {
             run_and_terminate: true,
             buffering: answer.status == Status::Buffering,
             queue_threshold: self.settings.connector.queue_threshold_mb,
-            queue_messages_size: queue.megabytes,
-            last_run_datetime: Some(started_at),
+            queue_messages_size: queue_megabytes,
+            last_run_datetime: Some(session.started_at),
         };
         if let Err(error) = connector::ping(opencti, id, &state, Some(&info)).await {
             warn!(%error, "could not show the state on the connector's page");
         }
     }
+}
+
+/// What people read on the connector's page. Without `last_run`, which would be another connector's.
+fn mirror(answer: &Answer, error: Option<&RunError>) -> String {
+    json!({
+        "bridge": 1,
+        "position": answer.position,
+        "status": answer.status,
+        "quarantined": answer.quarantined,
+        "waiting": answer.waiting,
+        "last_error": error.map(ToString::to_string),
+    })
+    .to_string()
 }
 
 fn lost_the_lease(error: Option<&RunError>) -> bool {
@@ -512,8 +492,8 @@ fn base(url: &url::Url) -> String {
 }
 
 /// Seconds since everything was last known to be handled. Not since the last row: a quiet weekend is no lag.
-fn lag_seconds(cursor: &Cursor, initial: DateTime<Utc>, succeeded: bool, status: Status) -> i64 {
-    if succeeded && status == Status::Done {
+fn lag_seconds(cursor: &Cursor, initial: DateTime<Utc>, everything_handled: bool) -> i64 {
+    if everything_handled {
         return 0;
     }
     let since = cursor.checked_at.or(cursor.position).unwrap_or(initial);
@@ -569,23 +549,31 @@ impl Queue {
 }
 
 /// One run's state while it reads and delivers.
-struct Run<'a, 'c> {
+struct Run<'a, 'c, 's> {
     ingest: &'a Ingest,
     opencti: &'a OpenctiClient,
     delivery: Delivery<'a>,
     progress: Progress,
     quarantine: Quarantine<'a>,
-    /// Where progress is saved; `None` for manual windows and dry runs.
-    checkpoint: Option<(&'c mut StoredCursor<'a>, &'c mut Cursor)>,
+    queue: Queue,
+    stored: &'c mut StoredCursor<'s>,
+    /// Not in manual windows and dry runs.
+    moves_cursor: bool,
     health: Health,
     /// Samples that this run has read.
     tried: BTreeSet<SampleId>,
-    dry_run: bool,
     answer: &'c mut Answer,
 }
 
-/// Samples that failed and are not yet quarantined.
-type Failures = Vec<(Work, Reason, String)>;
+/// A sample that failed and is not yet quarantined.
+#[derive(Clone)]
+struct Failed {
+    work: Work,
+    reason: Reason,
+    detail: String,
+    /// Tries in this run.
+    attempts: u32,
+}
 
 /// Whether a pass counts for the health of the servers: only first tries do.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -594,28 +582,72 @@ enum Pass {
     Again,
 }
 
-impl Run<'_, '_> {
-    async fn everything(
-        &mut self,
-        pipeline: &Pipeline<'_>,
-        vmray: &VmrayClient,
-        window: Window,
-        times: Times,
-        queue: &mut Queue,
-        manual: Option<Manual>,
-    ) -> Result<(), Stop> {
-        let mut feed = Feed::new(vmray, window);
-        // A quarter of the time for listing ahead, or a short invocation would never get to a sample.
-        while let Some(rows) = feed.next(LOOK_AHEAD, look_ahead_until(times)).await? {
+impl<'a, 'c, 's> Run<'a, 'c, 's> {
+    fn new(
+        ingest: &'a Ingest,
+        session: &'a Session,
+        stored: &'c mut StoredCursor<'s>,
+        quarantine: Quarantine<'a>,
+        queue: Queue,
+        answer: &'c mut Answer,
+    ) -> Self {
+        let opencti = &session.opencti;
+        let window = ingest.window(session.manual, &stored.cursor, session.started_at);
+        answer.window = Some(AskedWindow { from: window.from, to: window.to });
+        let progress = if session.manual.is_some_and(|manual| manual.from.is_some()) {
+            Progress::new(window.from, TimeDelta::zero(), Done::default())
+        } else {
+            let position = stored.cursor.position.unwrap_or(ingest.settings.feed.initial_fetch);
+            Progress::new(position, ingest.overlap(), stored.cursor.done.clone())
+        };
+        let connector_id = &ingest.settings.connector.id;
+        Self {
+            ingest,
+            opencti,
+            delivery: Delivery::new(opencti, connector_id, answer.dry_run, session.times.push_until),
+            progress,
+            quarantine,
+            queue,
+            stored,
+            moves_cursor: session.manual.is_none(),
+            health: Health::default(),
+            tried: BTreeSet::new(),
+            answer,
+        }
+    }
+
+    async fn everything(&mut self, session: &Session) -> Result<(), Stop> {
+        self.check_queue().await?;
+        let settings = &self.ingest.settings.run;
+        let reader = Reader::new(&session.vmray, &self.ingest.settings.mapping.sample_verdicts);
+        let pipeline = Pipeline {
+            reader: &reader,
+            mapping: &self.ingest.settings.mapping,
+            concurrency: settings.concurrency,
+            sample_timeout: settings.sample_timeout,
+            start_until: session.times.start_until,
+        };
+        let window = self.ingest.window(session.manual, &self.stored.cursor, session.started_at);
+        let mut feed = Feed::new(&session.vmray, window);
+        while let Some(rows) = feed.next(LOOK_AHEAD, session.times.look_ahead_until()).await? {
             self.answer.left_out.add_many("malformed_row", feed.take_malformed());
             let works = self.begin(rows);
-            self.portion(pipeline, works, times, queue).await?;
-            if Instant::now() >= times.start_until {
+            self.portion(&pipeline, works).await?;
+            if Instant::now() >= pipeline.start_until {
                 return Err(Stop::OutOfTime);
             }
         }
-        if manual.is_none() {
-            self.due(pipeline, queue).await?;
+        if session.manual.is_none() {
+            self.due(&pipeline).await?;
+        }
+        Ok(())
+    }
+
+    /// Back-pressure: nothing is fetched for a platform that cannot keep up.
+    async fn check_queue(&mut self) -> Result<(), Stop> {
+        let id = &self.ingest.settings.connector.id;
+        if !self.answer.dry_run && self.queue.is_full(self.opencti, id).await {
+            return Err(Stop::Buffering);
         }
         Ok(())
     }
@@ -651,28 +683,16 @@ impl Run<'_, '_> {
     }
 
     /// All samples of one portion of the feed; what fails is tried once more and then quarantined.
-    async fn portion(
-        &mut self,
-        pipeline: &Pipeline<'_>,
-        works: Vec<Work>,
-        times: Times,
-        queue: &mut Queue,
-    ) -> Result<(), Stop> {
-        let (failures, stopped) = self.pass(pipeline, works, Pass::First, queue).await;
-        let (failures, stopped) = match stopped {
-            Ok(()) if Instant::now() < times.start_until => self.once_more(pipeline, failures, queue).await,
-            // A run that fails quarantines nothing: what failed may not be the samples' fault.
-            Err(Stop::Failed(error)) => {
-                self.save().await?;
-                return Err(Stop::Failed(error));
-            }
-            stopped => (with_attempts(failures, 1), stopped),
-        };
-        if let Err(Stop::Failed(error)) = stopped {
-            self.save().await?;
-            return Err(Stop::Failed(error));
+    async fn portion(&mut self, pipeline: &Pipeline<'_>, works: Vec<Work>) -> Result<(), Stop> {
+        let (mut failures, mut stopped) = self.pass(pipeline, works, Pass::First).await;
+        if stopped.is_ok() && Instant::now() < pipeline.start_until {
+            (failures, stopped) = self.once_more(pipeline, failures).await;
         }
         self.save().await?;
+        // A run that fails quarantines nothing: what failed may not be the samples' fault.
+        if matches!(stopped, Err(Stop::Failed(_))) {
+            return stopped;
+        }
         self.health.judge()?;
         self.put_into_quarantine(failures).await?;
         self.save().await?;
@@ -683,43 +703,35 @@ impl Run<'_, '_> {
     async fn once_more(
         &mut self,
         pipeline: &Pipeline<'_>,
-        failures: Failures,
-        queue: &mut Queue,
-    ) -> (Vec<(Work, Reason, String, u32)>, Result<(), Stop>) {
-        let (gone, retried): (Failures, Failures) =
-            failures.into_iter().partition(|(_, reason, _)| *reason == Reason::NotFound);
-        let mut failures = with_attempts(gone, 1);
-        if retried.is_empty() {
-            return (failures, Ok(()));
+        failures: Vec<Failed>,
+    ) -> (Vec<Failed>, Result<(), Stop>) {
+        let (mut failures, retried): (Vec<_>, Vec<_>) =
+            failures.into_iter().partition(|failed| failed.reason == Reason::NotFound);
+        let works = retried.iter().map(|failed| failed.work.clone()).collect();
+        let (again, stopped) = self.pass(pipeline, works, Pass::Again).await;
+        let mut open: BTreeMap<SampleId, Failed> = retried
+            .into_iter()
+            .filter(|failed| self.progress.is_open(&failed.work.submissions))
+            .map(|failed| (failed.work.sample_id, failed))
+            .collect();
+        for failed in again {
+            open.insert(failed.work.sample_id, Failed { attempts: 2, ..failed });
         }
-        let mut untried: BTreeMap<SampleId, (Work, Reason, String)> =
-            retried.iter().map(|failure| (failure.0.sample_id, failure.clone())).collect();
-        let works = retried.into_iter().map(|(work, _, _)| work).collect();
-        let (again, stopped) = self.pass(pipeline, works, Pass::Again, queue).await;
-        for (work, _, _) in &again {
-            untried.remove(&work.sample_id);
-        }
-        failures.extend(with_attempts(again, 2));
-        // Those that the second pass did not come to; the others of `untried` have arrived.
-        let unsettled = untried.into_values().filter(|(work, _, _)| self.progress.is_open(&work.submissions));
-        failures.extend(with_attempts(unsettled.collect(), 1));
+        failures.extend(open.into_values());
         (failures, stopped)
     }
 
     /// What earlier runs have left in quarantine and is due now.
-    async fn due(&mut self, pipeline: &Pipeline<'_>, queue: &mut Queue) -> Result<(), Stop> {
+    async fn due(&mut self, pipeline: &Pipeline<'_>) -> Result<(), Stop> {
         let due = self.quarantine.due(Utc::now());
-        let works: Vec<Work> = due
+        let works = due
             .into_iter()
             .filter(|entry| !self.tried.contains(&entry.sample_id))
             .map(|entry| Work { sample_id: entry.sample_id, submissions: entry.submissions })
             .collect();
-        if works.is_empty() {
-            return Ok(());
-        }
-        let (failures, stopped) = self.pass(pipeline, works, Pass::Again, queue).await;
+        let (failures, stopped) = self.pass(pipeline, works, Pass::Again).await;
         if !matches!(stopped, Err(Stop::Failed(_))) {
-            self.put_into_quarantine(with_attempts(failures, 1)).await?;
+            self.put_into_quarantine(failures).await?;
         }
         stopped
     }
@@ -731,92 +743,68 @@ impl Run<'_, '_> {
         pipeline: &Pipeline<'_>,
         works: Vec<Work>,
         pass: Pass,
-        queue: &mut Queue,
-    ) -> (Failures, Result<(), Stop>) {
-        let mut failures = Vec::new();
+    ) -> (Vec<Failed>, Result<(), Stop>) {
         if works.is_empty() {
-            return (failures, Ok(()));
+            return (Vec::new(), Ok(()));
         }
         let expected = works.len();
         self.tried.extend(works.iter().map(|work| work.sample_id));
+        let mut arrivals = Arrivals::new(self.ingest.settings.run.bundle, pass);
         let (to, mut from) = mpsc::unbounded_channel();
-        let delivering = async {
-            let mut arrivals = Arrivals::new(self.limits());
-            while let Some(handed) = from.recv().await {
-                self.arrive(handed, pass, &mut arrivals, &mut failures, queue).await?;
-            }
-            if let Some(last) = arrivals.rest() {
-                self.deliver(last, pass, &mut arrivals, &mut failures, queue).await?;
-            }
-            if arrivals.seen < expected || arrivals.unfinished > 0 { Err(Stop::OutOfTime) } else { Ok(()) }
-        };
         let reading = async {
             pipeline.run(works, to).await;
-            Ok::<(), Stop>(())
+            Ok(())
         };
-        let stopped = futures::future::try_join(reading, delivering).await.map(|_| ());
-        (failures, stopped)
-    }
-
-    fn limits(&self) -> BundleLimits {
-        let run = &self.ingest.settings.run;
-        BundleLimits { max_objects: run.bundle_max_objects, max_bytes: run.bundle_max_bytes }
+        let delivering = async {
+            while let Some(handed) = from.recv().await {
+                self.arrive(handed, &mut arrivals).await?;
+            }
+            if let Some(rest) = arrivals.rest() {
+                self.deliver(rest, &mut arrivals).await?;
+            }
+            if arrivals.finished < expected { Err(Stop::OutOfTime) } else { Ok(()) }
+        };
+        let stopped = futures::future::try_join(reading, delivering).await;
+        (arrivals.failures, stopped.map(|((), ())| ()))
     }
 
     /// Takes one outcome; delivers when a bundle is full.
-    async fn arrive(
-        &mut self,
-        handed: Handed,
-        pass: Pass,
-        arrivals: &mut Arrivals,
-        failures: &mut Failures,
-        queue: &mut Queue,
-    ) -> Result<(), Stop> {
-        arrivals.seen += 1;
+    async fn arrive(&mut self, handed: Handed, arrivals: &mut Arrivals) -> Result<(), Stop> {
         let work = handed.work;
         match handed.outcome {
-            Outcome::Unfinished => arrivals.unfinished += 1,
+            Outcome::Unfinished => return Ok(()),
             Outcome::Fatal(error) => {
                 // What is ready goes out first: the other server has done nothing wrong.
-                if let Some(ready) = arrivals.rest() {
-                    self.deliver(ready, pass, arrivals, failures, queue).await?;
+                if let Some(rest) = arrivals.rest() {
+                    self.deliver(rest, arrivals).await?;
                 }
                 return Err(error.into());
             }
             Outcome::Filtered => {
                 self.answer.skipped += work.submissions.len() as u64;
-                self.is_fine(&work, pass).await?;
+                self.is_fine(&work, arrivals.pass).await?;
             }
-            Outcome::Failed(reason, detail) => self.failed(work, reason, detail, pass, failures)?,
+            Outcome::Failed(reason, detail) => self.failed(work, reason, detail, arrivals)?,
             Outcome::Mapped(mapped) => {
-                for group in arrivals.pack(work, *mapped, self.limits()) {
-                    self.deliver(group, pass, arrivals, failures, queue).await?;
+                for group in arrivals.pack(work, *mapped, self.ingest.settings.run.bundle) {
+                    self.deliver(group, arrivals).await?;
                 }
             }
         }
+        arrivals.finished += 1;
         Ok(())
     }
 
     /// Pushes one bundle's samples and saves how far that brings us.
-    async fn deliver(
-        &mut self,
-        samples: Vec<MappedSample>,
-        pass: Pass,
-        arrivals: &mut Arrivals,
-        failures: &mut Failures,
-        queue: &mut Queue,
-    ) -> Result<(), Stop> {
-        if !self.dry_run && queue.is_full(self.opencti, &self.ingest.settings.connector.id).await {
-            return Err(Stop::Buffering);
-        }
-        let results = self.delivery.push(samples).await?;
-        for result in results {
+    async fn deliver(&mut self, samples: Vec<MappedSample>, arrivals: &mut Arrivals) -> Result<(), Stop> {
+        self.check_queue().await?;
+        for result in self.delivery.push(samples).await? {
             match result {
                 Delivered::Accepted(sample) => {
                     let Some((work, left_out)) = arrivals.accepted(sample) else { continue };
                     self.answer.samples += 1;
                     self.answer.left_out.merge(&left_out);
-                    self.is_fine(&work, pass).await?;
+                    self.is_fine(&work, arrivals.pass).await?;
                 }
                 Delivered::Refused(sample, error) => {
                     let Some(work) = arrivals.refused(sample) else { continue };
@@ -824,12 +812,11 @@ impl Run<'_, '_> {
                         OpenctiError::TooLarge { .. } => Reason::TooLarge,
                         _ => Reason::PushRefused,
                     };
-                    self.failed(work, reason, error.to_string(), pass, failures)?;
+                    self.failed(work, reason, error.to_string(), arrivals)?;
                 }
             }
         }
-        self.save().await?;
-        Ok(())
+        self.save().await
     }
 
     /// A sample is behind us: settled, and no longer in quarantine.
@@ -841,7 +828,7 @@ impl Run<'_, '_> {
         for submission in &work.submissions {
             self.progress.settle(submission.id);
         }
-        if !self.dry_run {
+        if !self.answer.dry_run {
             self.quarantine.remove(work.sample_id).await?;
         }
         Ok(())
@@ -852,26 +839,25 @@ impl Run<'_, '_> {
         work: Work,
         reason: Reason,
         detail: String,
-        pass: Pass,
-        failures: &mut Failures,
+        arrivals: &mut Arrivals,
     ) -> Result<(), Stop> {
         let sample = work.sample_id;
         info!(sample_id = sample.0, %reason, detail, "a sample could not be ingested");
-        let judged = match pass {
+        let judged = match arrivals.pass {
             Pass::First => self.health.bad(sample, reason, &detail),
             Pass::Again => Ok(()),
         };
-        failures.push((work, reason, detail));
+        arrivals.failures.push(Failed { work, reason, detail, attempts: 1 });
         Ok(judged?)
     }
 
     /// Quarantine first, then the checkpoint that passes the sample.
-    async fn put_into_quarantine(&mut self, failures: Vec<(Work, Reason, String, u32)>) -> Result<(), Stop> {
+    async fn put_into_quarantine(&mut self, failures: Vec<Failed>) -> Result<(), Stop> {
         let most = self.ingest.settings.run.quarantine_max_attempts;
-        for (work, reason, detail, attempts) in failures {
+        for Failed { work, reason, detail, attempts } in failures {
             let Work { sample_id, submissions } = work;
             let ids: Vec<_> = submissions.iter().map(|submission| submission.id).collect();
-            if !self.dry_run {
+            if !self.answer.dry_run {
                 let failure = Failure { sample_id, submissions, reason, detail, attempts };
                 let entry = self.quarantine.record(failure, most, Utc::now()).await?;
                 let (detail, attempts, next_attempt) = (&entry.detail, entry.attempts, entry.next_attempt);
@@ -891,7 +877,10 @@ impl Run<'_, '_> {
     }
 
     async fn save(&mut self) -> Result<(), Stop> {
-        let Some((stored, cursor)) = &mut self.checkpoint else { return Ok(()) };
+        if !self.moves_cursor {
+            return Ok(());
+        }
+        let cursor = &mut self.stored.cursor;
         let position = Some(self.progress.position());
         let done = self.progress.done();
         if cursor.position == position && cursor.done == *done {
@@ -899,35 +888,28 @@ impl Run<'_, '_> {
         }
         cursor.position = position;
         cursor.done = done.clone();
-        stored.save(cursor).await?;
-        Ok(())
+        Ok(self.stored.save().await?)
     }
 
-    /// Carries the counts of the parts into the answer.
-    fn count(&mut self) {
+    /// Carries the counts of the parts into the answer; says how full the platform's queue was.
+    fn finish(self) -> f64 {
         let counts = self.quarantine.counts();
         self.answer.quarantined = counts.failed;
         self.answer.waiting = counts.waiting;
         self.answer.objects = self.delivery.objects;
         self.answer.bundles = self.delivery.bundles;
+        self.queue.megabytes
     }
-}
-
-fn with_attempts(failures: Failures, attempts: u32) -> Vec<(Work, Reason, String, u32)> {
-    failures.into_iter().map(|(work, reason, detail)| (work, reason, detail, attempts)).collect()
-}
-
-fn look_ahead_until(times: Times) -> Instant {
-    let now = Instant::now();
-    now + times.start_until.saturating_duration_since(now) / 4
 }
 
 /// Samples between mapping and delivery.
 struct Arrivals {
     packer: Packer,
     packed: HashMap<SampleId, Packed>,
-    seen: usize,
-    unfinished: usize,
+    pass: Pass,
+    failures: Vec<Failed>,
+    /// Samples of which the outcome is known.
+    finished: usize,
 }
 
 /// A sample of which some parts are not delivered yet.
@@ -938,8 +920,8 @@ struct Packed {
 }
 
 impl Arrivals {
-    fn new(limits: BundleLimits) -> Self {
-        Self { packer: Packer::new(limits), packed: HashMap::new(), seen: 0, unfinished: 0 }
+    fn new(limits: BundleLimits, pass: Pass) -> Self {
+        Self { packer: Packer::new(limits), packed: HashMap::new(), pass, failures: Vec::new(), finished: 0 }
     }
 
     /// Adds a sample, in parts if it is larger than a bundle; hands out the bundles that are full.

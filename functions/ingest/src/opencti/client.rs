@@ -220,14 +220,11 @@ impl OpenctiClient {
             code: "NOT_SENT".to_owned(),
             message: error.to_string(),
         })?;
-        let body = reqwest::Body::from(body);
+        let body = bytes::Bytes::from(body);
         http::retry(
             self.policy.retry,
             deadline,
-            || async {
-                // An in-memory body can always be cloned; it is shared, not copied.
-                self.attempt(deadline, operation.name, body.try_clone().unwrap_or_default()).await
-            },
+            || self.attempt(deadline, operation.name, body.clone()),
             OpenctiError::again,
         )
         .await
@@ -238,10 +235,10 @@ impl OpenctiClient {
         &self,
         deadline: Deadline,
         operation: &'static str,
-        body: reqwest::Body,
+        body: bytes::Bytes,
     ) -> Result<T, OpenctiError> {
         let keys = self.key.keys();
-        let again = body.try_clone().unwrap_or_default();
+        let again = body.clone();
         match self.send(deadline, &keys, operation, body).await {
             Err(OpenctiError::Unauthorized { .. })
                 if self.key.replaced(&keys).await.map_err(|e| OpenctiError::Keys(Arc::new(e)))? =>
@@ -257,7 +254,7 @@ impl OpenctiClient {
         deadline: Deadline,
         keys: &Keys,
         operation: &'static str,
-        body: reqwest::Body,
+        body: bytes::Bytes,
     ) -> Result<T, OpenctiError> {
         let authorization = self.key.header(keys, "Bearer ").map_err(|e| OpenctiError::Keys(Arc::new(e)))?;
         let mut request = self
