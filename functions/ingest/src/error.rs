@@ -44,14 +44,6 @@ pub enum RunError {
     /// Too many samples failed for it to be their fault.
     #[error(transparent)]
     Systemic(#[from] Systemic),
-    /// The lock beside the state file could not be taken or read.
-    #[error("cannot lock {path}: {reason}")]
-    Lock {
-        /// The lock file.
-        path: String,
-        /// What the system said.
-        reason: String,
-    },
 }
 
 impl RunError {
@@ -71,7 +63,6 @@ impl RunError {
             Self::Opencti(_) => "OpenctiError",
             Self::MarkingMissing(_) => "MarkingMissing",
             Self::Systemic(_) => "SystemicFailure",
-            Self::Lock { .. } => "LockError",
         }
     }
 }

@@ -10,7 +10,6 @@ pub mod error;
 pub mod event;
 pub mod feed;
 pub mod health;
-pub mod lease;
 pub mod opencti;
 pub mod pipeline;
 pub mod progress;

@@ -1,7 +1,6 @@
 //! One invocation of ingest, step by step.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,7 +25,6 @@ use crate::error::RunError;
 use crate::event::{Event, Manual};
 use crate::feed::Feed;
 use crate::health::Health;
-use crate::lease::FileLease;
 use crate::opencti::client::{OpenctiClient, OpenctiError, OpenctiPolicy};
 use crate::opencti::connector::{self, ConnectorInfo, Identity, Registration};
 use crate::opencti::delivery::{Delivered, Delivery};
@@ -55,12 +53,12 @@ const CLOCK_TOLERANCE: TimeDelta = TimeDelta::hours(24);
 const LEASE_MARGIN: TimeDelta = TimeDelta::seconds(30);
 
 /// How two runs at once are prevented.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LeaseKind {
     /// In the cursor document, until the deadline.
     Document,
-    /// A lock beside this state file.
-    File(PathBuf),
+    /// The caller holds a lock that dies with the process.
+    HeldByCaller,
 }
 
 /// How long an invocation may take, from now.
@@ -260,10 +258,6 @@ impl Ingest {
 
     async fn run(&self, manual: Option<Manual>, times: Times, answer: &mut Answer) -> Result<(), RunError> {
         answer.dry_run = manual.is_some_and(|manual| manual.dry_run);
-        let Some(_lock) = self.lock_file()? else {
-            answer.status = Status::Busy;
-            return Ok(());
-        };
         let load = StoredCursor::load(self.store.as_ref(), &self.settings.connector.id);
         let (keys, stored) = tokio::join!(self.secrets.keys(), load);
         let (keys, mut stored) = (keys?, stored?);
@@ -271,7 +265,7 @@ impl Ingest {
         if answer.dry_run {
             return self.run_leased(manual, times, &keys, &mut stored, answer).await;
         }
-        if matches!(self.lease, LeaseKind::Document) {
+        if self.lease == LeaseKind::Document {
             let lease = Lease { owner: answer.run_id.clone(), until: times.ends_at + LEASE_MARGIN };
             if let Err(held) = stored.acquire(lease, Utc::now()).await? {
                 info!(owner = held.owner, until = %held.until, "another run holds the lease");
@@ -287,14 +281,6 @@ impl Ingest {
             }
         }
         ended
-    }
-
-    /// The local binary's lease. `None`: another process has it.
-    fn lock_file(&self) -> Result<Option<Option<FileLease>>, RunError> {
-        match &self.lease {
-            LeaseKind::File(path) => Ok(FileLease::acquire(path)?.map(Some)),
-            LeaseKind::Document => Ok(Some(None)),
-        }
     }
 
     async fn run_leased(
