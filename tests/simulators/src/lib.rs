@@ -6,6 +6,7 @@
 
 pub mod estate;
 pub mod faults;
+pub mod opencti;
 mod server;
 pub mod vmray;
 

@@ -512,7 +512,11 @@ pub(crate) fn gunzip(bytes: &[u8], limit: usize) -> io::Result<Vec<u8>> {
 fn truncated(answer: &Answer, bytes: usize) -> Response<Body> {
     let length = answer.body.len();
     let part = Bytes::copy_from_slice(&answer.body[..bytes.min(length)]);
-    let end = futures::stream::once(async { Err(io::Error::other("cut off by a fault")) });
+    let end = futures::stream::once(async {
+        // What there is must be on its way first: hyper sends nothing more of a connection that failed.
+        tokio::task::yield_now().await;
+        Err(io::Error::other("cut off by a fault"))
+    });
     let body = Body::from_stream(futures::stream::iter([Ok(part)]).chain(end));
     let mut response = response(answer.status, &answer.content_type, answer.retry_after, body);
     response.headers_mut().insert(header::CONTENT_LENGTH, length.into());

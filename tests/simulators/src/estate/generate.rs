@@ -314,7 +314,7 @@ impl Generator {
 /// Names, VTIs and techniques of a sample. Each of its two analyses sees its own part of them.
 fn findings(sample: &mut SampleSpec, random: &mut Random) {
     let analyses = sample.analysis_ids();
-    let mut seen = |random: &mut Random| match random.below(3) {
+    let seen = |random: &mut Random| match random.below(3) {
         0 => vec![analyses[0]],
         1 => vec![analyses[1]],
         _ => analyses.clone(),

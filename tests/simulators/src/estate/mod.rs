@@ -17,8 +17,8 @@ use serde_json::{Value, json};
 
 pub use generate::EstateSpec;
 use generate::Generator;
-pub(crate) use spec::written;
 pub use spec::{Hashes, Ioc, SampleSpec, Subject, SubmissionSpec, Technique, Verdict, Vti, time};
+pub(crate) use spec::{merge, written};
 
 /// An answer about a sample that can be replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -37,7 +37,6 @@ pub enum Part {
     Classifications,
 }
 
-/// Every part of a sample's answers.
 impl Part {
     fn render(self, spec: &SampleSpec, estate: &Estate) -> Value {
         match self {

@@ -245,3 +245,6 @@ impl Service for Vmray {
         json!({"submissions": estate.submission_ids().len(), "samples": estate.sample_ids().len()})
     }
 }
+
+#[cfg(test)]
+mod tests;
