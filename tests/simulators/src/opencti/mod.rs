@@ -1,0 +1,288 @@
+//! OpenCTI, simulated: the GraphQL endpoint as a connector meets it, and a store that imports what is pushed.
+//!
+//! `graphql` parses and validates, `platform` is what the operations do, `knowledge` is the import, `ids` and `checks` are the
+//! platform's own rules for it.
+
+mod checks;
+mod graphql;
+mod ids;
+mod knowledge;
+mod platform;
+mod version;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use axum::http::header;
+use serde_json::{Value, json};
+
+pub use knowledge::{Entity, Knowledge, MismatchedId, Rejected};
+pub use platform::{Connector, Platform, PushedBundle, Work};
+use version::Version;
+
+use crate::faults::Faults;
+use crate::server::{self, Answer, Authorization, Request, RequestRecord, Server, Service, Settings, lock};
+
+/// The rights of the built-in role *Connector*, as far as they are asked for.
+const CONNECTOR_ROLE: [&str; 5] =
+    ["CONNECTORAPI", "MODULES_MODMANAGE", "MODULES", "KNOWLEDGE_KNUPDATE", "SETTINGS_SETLABELS"];
+
+/// When pushed bundles are imported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Workers {
+    /// Before the push is answered.
+    Immediate,
+    /// When [`Platform::run_workers`] is called; until then they are in the queue, and a reset purges them.
+    Held,
+}
+
+/// How the simulated OpenCTI is set up.
+#[derive(Clone, Debug)]
+pub struct OpenctiOptions {
+    /// Tokens in force, all of the same account.
+    pub tokens: Vec<String>,
+    /// The account's capabilities.
+    pub capabilities: Vec<String>,
+    /// The account's highest confidence.
+    pub max_confidence: i64,
+    /// The release: `6.9.0`, `7.260817.0`; it decides which fields exist and how ids are made.
+    pub version: String,
+    /// The markings that exist, such as `TLP:AMBER`.
+    pub markings: Vec<String>,
+    /// Those that the account may use.
+    pub allowed_markings: Vec<String>,
+    /// When bundles are imported.
+    pub workers: Workers,
+    /// Waited before each request is handled.
+    pub latency: Duration,
+    /// The platform's limit of a request body, counted inflated.
+    pub max_body_bytes: usize,
+    /// The limit of a proxy before it, counted as sent: HTTP 413.
+    pub proxy_limit_bytes: Option<usize>,
+    /// Compresses answers for clients that accept it.
+    pub gzip: bool,
+    /// Keeps the bodies of requests.
+    pub record_bodies: bool,
+    /// Keeps pushed bundles.
+    pub keep_bundles: bool,
+    /// The port; 0 takes a free one.
+    pub port: u16,
+}
+
+impl Default for OpenctiOptions {
+    fn default() -> Self {
+        let markings: Vec<String> = ids::TLP.iter().map(|(name, _)| (*name).to_owned()).collect();
+        Self {
+            tokens: vec!["opencti-token".to_owned()],
+            capabilities: CONNECTOR_ROLE.iter().map(|&name| name.to_owned()).collect(),
+            max_confidence: 100,
+            version: "7.260817.0".to_owned(),
+            allowed_markings: markings.clone(),
+            markings,
+            workers: Workers::Immediate,
+            latency: Duration::ZERO,
+            max_body_bytes: 50 << 20,
+            proxy_limit_bytes: None,
+            gzip: true,
+            record_bodies: true,
+            keep_bundles: true,
+            port: 0,
+        }
+    }
+}
+
+/// The server behind the socket.
+pub(crate) struct Opencti {
+    max_body_bytes: usize,
+    proxy_limit_bytes: Option<usize>,
+    schema: graphql::Schema,
+    platform: Mutex<Platform>,
+}
+
+/// A running OpenCTI. Dropping it closes its port.
+pub struct OpenctiSimulator {
+    opencti: Arc<Opencti>,
+    server: Server<Opencti>,
+}
+
+impl OpenctiSimulator {
+    /// Starts on 127.0.0.1 and serves on the current tokio runtime.
+    pub async fn start(options: OpenctiOptions) -> io::Result<Self> {
+        let settings = Settings {
+            port: options.port,
+            latency: options.latency,
+            gzip: options.gzip,
+            record_bodies: options.record_bodies,
+        };
+        let version = Version::parse(&options.version)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "version"))?;
+        let opencti = Arc::new(Opencti {
+            max_body_bytes: options.max_body_bytes,
+            proxy_limit_bytes: options.proxy_limit_bytes,
+            schema: graphql::Schema::of(version),
+            platform: Mutex::new(Platform::new(options, version)),
+        });
+        let server = Server::start(Arc::clone(&opencti), settings).await?;
+        Ok(Self { opencti, server })
+    }
+
+    /// `http://127.0.0.1:port`
+    #[must_use]
+    pub fn url(&self) -> String {
+        self.server.url()
+    }
+
+    /// The platform's connectors, works and knowledge, to be looked at or changed while it runs. Do not hold it over an
+    /// `await`.
+    #[must_use]
+    pub fn platform(&self) -> MutexGuard<'_, Platform> {
+        lock(&self.opencti.platform)
+    }
+
+    /// Every request so far.
+    #[must_use]
+    pub fn requests(&self) -> Vec<RequestRecord> {
+        self.server.requests()
+    }
+
+    /// Calls by the name of the operation's root field.
+    #[must_use]
+    pub fn calls(&self) -> BTreeMap<String, u64> {
+        self.server.calls()
+    }
+
+    /// Forgets counts and bodies; sequence numbers go on.
+    pub fn clear_log(&self) {
+        self.server.clear_log();
+    }
+
+    /// Its faults.
+    #[must_use]
+    pub fn faults(&self) -> Faults {
+        self.server.faults()
+    }
+
+    /// The counters that `GET /_sim/stats` gives.
+    #[must_use]
+    pub fn stats(&self) -> Value {
+        self.server.stats()
+    }
+}
+
+/// A request as far as it could be read, or the answer to what could not.
+pub(crate) struct Prepared(Result<Readable, Answer>);
+
+struct Readable {
+    body: Value,
+    request: graphql::Request,
+}
+
+impl Opencti {
+    fn read(&self, request: &Request) -> Result<Readable, Answer> {
+        if request.path == "/health" {
+            return Err(Answer::json(401, &json!({"status": "unauthorized"})));
+        }
+        match (request.path.ends_with("/graphql"), request.method.as_str()) {
+            (true, "POST") => {}
+            (false, "GET") => {
+                return Err(Answer::html(200, "<!doctype html><html><title>OpenCTI</title></html>"));
+            }
+            _ => {
+                let error = json!({"name": "MethodNotAllowedError", "message": "Method Not Allowed"});
+                return Err(Answer::json(405, &error));
+            }
+        }
+        let body = self.inflate(request)?;
+        let body: Value = serde_json::from_slice(&body).map_err(|_| {
+            let first: String = String::from_utf8_lossy(&body).chars().take(1).collect();
+            failure(&format!("Unexpected token '{first}' in JSON at position 0"))
+        })?;
+        match graphql::Request::parse(&body) {
+            Ok(request) => Ok(Readable { body, request }),
+            Err(error) => Err(Answer::json(200, &error.answer())),
+        }
+    }
+
+    fn inflate(&self, request: &Request) -> Result<Vec<u8>, Answer> {
+        if self.proxy_limit_bytes.is_some_and(|limit| request.body.len() > limit) {
+            return Err(Answer::html(413, "<html><h1>413 Request Entity Too Large</h1></html>"));
+        }
+        let body = match request.header(header::CONTENT_ENCODING) {
+            Some("gzip") => server::gunzip(&request.body, self.max_body_bytes)
+                .map_err(|error| failure(&error.to_string()))?,
+            None | Some("identity") => request.body.to_vec(),
+            Some(_) => return Err(failure("unsupported content encoding")),
+        };
+        if body.len() > self.max_body_bytes {
+            return Err(failure("request entity too large"));
+        }
+        Ok(body)
+    }
+}
+
+/// How the platform fails outside of GraphQL.
+fn failure(message: &str) -> Answer {
+    Answer::json(500, &json!({"status": "error", "error": message}))
+}
+
+impl Service for Opencti {
+    type Prepared = Prepared;
+
+    fn prepare(&self, request: &Request) -> (String, Prepared) {
+        let read = self.read(request);
+        let label = match &read {
+            Ok(readable) => readable.request.label(),
+            Err(_) => format!("{} {}", request.method, request.path),
+        };
+        (label, Prepared(read))
+    }
+
+    fn endpoint(&self, label: &str) -> String {
+        label.to_owned()
+    }
+
+    fn contains(&self, _: &Request, prepared: &Prepared, text: &str) -> bool {
+        let Ok(readable) = &prepared.0 else { return false };
+        let bundle = readable.body["variables"]["bundle"].as_str();
+        bundle.is_some_and(|bundle| bundle.contains(text)) || readable.body.to_string().contains(text)
+    }
+
+    fn authorization(&self, request: &Request) -> Authorization {
+        let token = request.header(header::AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
+        match token {
+            None => Authorization::Missing,
+            Some(token) if lock(&self.platform).knows_token(token) => Authorization::Valid,
+            Some(_) => Authorization::Invalid,
+        }
+    }
+
+    fn answer(&self, request: &Request, prepared: Prepared) -> Answer {
+        let Readable { request: graphql_request, .. } = match prepared.0 {
+            Ok(readable) => readable,
+            Err(answer) => return answer,
+        };
+        let session = platform::Session {
+            platform: &self.platform,
+            authenticated: self.authorization(request) == Authorization::Valid,
+        };
+        // Every GraphQL answer is HTTP 200, errors as well.
+        Answer::json(200, &graphql::run(&self.schema, &graphql_request, &session))
+    }
+
+    fn throttled(&self, _: u64) -> Value {
+        json!({"message": "Too many requests, please try again later."})
+    }
+
+    fn control(&self, command: &str, body: &Value) -> Option<Value> {
+        lock(&self.platform).control(command, body)
+    }
+
+    fn stats(&self) -> Value {
+        lock(&self.platform).stats()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,245 @@
+//! Lists: filters, ranges, order, limits, continuations.
+
+use std::cmp::Ordering;
+
+use chrono::NaiveDateTime;
+use serde_json::{Value, json};
+
+use super::{Continuation, RangeBounds, ServerProfile, Vmray, answers};
+use crate::server::{Answer, Request, lock};
+
+/// The query of a list, parsed.
+#[derive(Debug, Default)]
+pub(super) struct Query {
+    limit: Option<usize>,
+    descending: bool,
+    min_id: Option<u64>,
+    max_id: Option<u64>,
+    last_id: Option<u64>,
+    count: bool,
+    filters: Vec<(String, Filter)>,
+}
+
+#[derive(Debug)]
+enum Filter {
+    Equal(String),
+    Range(NaiveDateTime, NaiveDateTime),
+}
+
+/// The pairs of a query string.
+pub(super) fn pairs(query: &str) -> Vec<(String, String)> {
+    query
+        .split('&')
+        .filter(|pair| !pair.is_empty())
+        .map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (decoded(name), decoded(value))
+        })
+        .collect()
+}
+
+/// Percent-decoding, `+` as a space.
+pub(super) fn decoded(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let hex = (bytes[at] == b'%').then(|| text.get(at + 1..at + 3)).flatten();
+        match hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+            Some(byte) => {
+                out.push(byte);
+                at += 3;
+            }
+            None => {
+                out.push(if bytes[at] == b'+' { b' ' } else { bytes[at] });
+                at += 1;
+            }
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+impl Query {
+    pub(super) fn parse(query: &str) -> Result<Self, Answer> {
+        let mut parsed = Self::default();
+        for (name, value) in pairs(query) {
+            match name.as_str() {
+                "_limit" => parsed.limit = Some(number(&name, &value)?),
+                "_min_id" => parsed.min_id = Some(number(&name, &value)?),
+                "_max_id" => parsed.max_id = Some(number(&name, &value)?),
+                "_last_id" => parsed.last_id = Some(number(&name, &value)?),
+                "_order" => parsed.descending = value == "desc",
+                "_count" => parsed.count = value.eq_ignore_ascii_case("true"),
+                _ => parsed.filter(name, &value)?,
+            }
+        }
+        Ok(parsed)
+    }
+
+    /// Adds a filter by field: equality, or a range `a~b` of times.
+    pub(super) fn filter(&mut self, field: String, value: &str) -> Result<(), Answer> {
+        let filter = match value.split_once('~') {
+            None => Filter::Equal(value.to_owned()),
+            Some((from, to)) => match (from.parse(), to.parse()) {
+                (Ok(from), Ok(to)) => Filter::Range(from, to),
+                _ => return Err(invalid(&field)),
+            },
+        };
+        self.filters.push((field, filter));
+        Ok(())
+    }
+}
+
+fn number<T: std::str::FromStr>(name: &str, value: &str) -> Result<T, Answer> {
+    value.parse().map_err(|_| invalid(name))
+}
+
+fn invalid(name: &str) -> Answer {
+    answers::error(400, &format!("Invalid value for parameter {name}"))
+}
+
+impl RangeBounds {
+    fn holds(self, from: NaiveDateTime, time: NaiveDateTime, to: NaiveDateTime) -> bool {
+        match self {
+            Self::Inclusive => from <= time && time <= to,
+            Self::HalfOpen => from <= time && time < to,
+            Self::Exclusive => from < time && time < to,
+        }
+    }
+}
+
+impl Vmray {
+    /// A list of submissions. The finish time is looked at first, since only few rows are then made.
+    pub(super) fn submissions(&self, mut query: Query) -> Result<Answer, Answer> {
+        if self.options.profile == ServerProfile::Old {
+            query.last_id = None;
+        }
+        let rows = self.matching_submissions(&query)?;
+        if query.count {
+            return Ok(answers::ok(&json!({"count": rows.len()})));
+        }
+        Ok(self.page(rows, query.limit))
+    }
+
+    fn matching_submissions(&self, query: &Query) -> Result<Vec<Value>, Answer> {
+        let estate = lock(&self.estate);
+        let offset = self.options.clock_offset;
+        let mut ids: Vec<_> =
+            estate.finish_times().map(|(id, time)| (id, time.map(|time| time + offset))).collect();
+        if let Some(last) = query.last_id {
+            // The feed of finished submissions in the order in which they finished.
+            ids.retain(|(_, time)| time.is_some());
+            ids.sort_by_key(|&(id, time)| (time, id));
+            let after = ids.iter().find(|(id, _)| *id == last).copied();
+            ids.retain(|&(id, time)| match after {
+                Some((last, at)) => (time, id) > (at, last),
+                None => id > last,
+            });
+        } else {
+            ids.retain(|&(id, _)| {
+                query.min_id.is_none_or(|min| id >= min) && query.max_id.is_none_or(|max| id <= max)
+            });
+        }
+        if query.descending {
+            ids.reverse();
+        }
+        ids.retain(|&(_, time)| self.finish_time_fits(query, time));
+        let others: Vec<_> =
+            query.filters.iter().filter(|(name, filter)| !by_finish_time(name, filter)).collect();
+        // Without other filters nothing beyond the server's limit has to be made; one more shows that there is more.
+        let most =
+            if others.is_empty() && !query.count { self.options.max_api_items + 1 } else { usize::MAX };
+        let mut rows = Vec::new();
+        for (id, _) in ids.into_iter().take(most) {
+            let Some(mut row) = estate.submission(id) else { continue };
+            answers::shift_times(&mut row, offset);
+            if self.fits(&row, &others)? {
+                rows.push(self.of_profile(row));
+            }
+        }
+        Ok(rows)
+    }
+
+    fn finish_time_fits(&self, query: &Query, time: Option<NaiveDateTime>) -> bool {
+        query.filters.iter().all(|(name, filter)| match filter {
+            Filter::Range(from, to) if by_finish_time(name, filter) => {
+                time.is_some_and(|time| self.options.bounds.holds(*from, time, *to))
+            }
+            _ => true,
+        })
+    }
+
+    fn fits(&self, row: &Value, filters: &[&(String, Filter)]) -> Result<bool, Answer> {
+        for (name, filter) in filters {
+            let Some(member) = row.get(name) else {
+                return Err(answers::error(400, &format!("Unknown parameter {name}")));
+            };
+            let fits = match filter {
+                Filter::Equal(wanted) => text_of(member).eq_ignore_ascii_case(wanted),
+                Filter::Range(from, to) => member
+                    .as_str()
+                    .and_then(|text| text.parse().ok())
+                    .is_some_and(|time| self.options.bounds.holds(*from, time, *to)),
+            };
+            if !fits {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The row as this release of the server knows it.
+    pub(super) fn of_profile(&self, mut row: Value) -> Value {
+        if self.options.profile == ServerProfile::Old {
+            answers::make_old(&mut row);
+        }
+        row
+    }
+
+    /// The first chunk of a list. What is over the limit of items is lost, and said to be.
+    pub(super) fn page(&self, mut rows: Vec<Value>, limit: Option<usize>) -> Answer {
+        rows.truncate(limit.unwrap_or(usize::MAX));
+        let truncated = rows.len() > self.options.max_api_items;
+        rows.truncate(self.options.max_api_items);
+        self.chunk(Continuation { rows, truncated })
+    }
+
+    fn chunk(&self, mut list: Continuation) -> Answer {
+        let rest = match list.rows.len().cmp(&self.options.api_items_per_request) {
+            Ordering::Greater => list.rows.split_off(self.options.api_items_per_request),
+            _ => Vec::new(),
+        };
+        let (data, truncated) = (Value::Array(list.rows), list.truncated);
+        let id = (!rest.is_empty()).then(|| self.keep(Continuation { rows: rest, truncated }));
+        Answer::json(
+            200,
+            &json!({"result": "ok", "data": data, "continuation_id": id, "truncated": truncated}),
+        )
+    }
+
+    fn keep(&self, list: Continuation) -> u64 {
+        let mut continuations = lock(&self.continuations);
+        continuations.last_id += 1;
+        let id = 40_000 + continuations.last_id;
+        continuations.waiting.insert(id, list);
+        id
+    }
+
+    /// The next chunk, once: the number is used up by asking.
+    pub(super) fn continuation(&self, id: u64) -> Result<Answer, Answer> {
+        let list = lock(&self.continuations).waiting.remove(&id).ok_or_else(answers::no_such_element)?;
+        Ok(self.chunk(list))
+    }
+
+    pub(super) fn query(request: &Request) -> Result<Query, Answer> {
+        Query::parse(&request.query)
+    }
+}
+
+fn by_finish_time(name: &str, filter: &Filter) -> bool {
+    name == "submission_finish_time" && matches!(filter, Filter::Range(..))
+}
+
+fn text_of(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}

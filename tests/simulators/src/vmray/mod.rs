@@ -1,0 +1,250 @@
+//! VMRay, simulated: the REST API over an [`Estate`].
+//!
+//! `routes` finds what a path means, `list` filters and pages, `answers` has the server's words. An endpoint that is not
+//! here yet is one more arm in `routes` and a file of its own.
+
+mod answers;
+mod list;
+mod routes;
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use axum::http::header;
+use chrono::TimeDelta;
+use serde_json::{Value, json};
+
+use crate::estate::Estate;
+use crate::faults::Faults;
+use crate::server::{Answer, Authorization, Request, RequestRecord, Server, Service, Settings, lock};
+
+/// Which release of the server is simulated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServerProfile {
+    /// 2026.2.1: everything of the published specification.
+    Current,
+    /// 4.2.0 as recorded: fewer fields, no `sample_verdict`, no `_last_id`, other web links, `system_info` only for administrators.
+    Old,
+}
+
+/// Whether the ends of a range `a~b` belong to it: VMRay does not say, so a client must stand all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RangeBounds {
+    /// `a <= x <= b`
+    Inclusive,
+    /// `a <= x < b`
+    HalfOpen,
+    /// `a < x < b`
+    Exclusive,
+}
+
+/// How the simulated VMRay is set up.
+#[derive(Clone, Debug)]
+pub struct VmrayOptions {
+    /// Submissions and samples.
+    pub estate: Estate,
+    /// Keys in force.
+    pub api_keys: Vec<String>,
+    /// Waited before each request is handled.
+    pub latency: Duration,
+    /// The server's release.
+    pub profile: ServerProfile,
+    /// Items in one answer; more come by continuation.
+    pub api_items_per_request: usize,
+    /// Items of one request with all of its continuations; more are cut off (`truncated`).
+    pub max_api_items: usize,
+    /// What the ends of ranges mean.
+    pub bounds: RangeBounds,
+    /// The server's clock against UTC: all times it speaks of are shifted by this.
+    pub clock_offset: TimeDelta,
+    /// Compresses answers for clients that accept it.
+    pub gzip: bool,
+    /// Keeps the bodies of requests.
+    pub record_bodies: bool,
+    /// The port; 0 takes a free one.
+    pub port: u16,
+}
+
+impl Default for VmrayOptions {
+    fn default() -> Self {
+        Self {
+            estate: Estate::new(),
+            api_keys: vec!["vmray-key".to_owned()],
+            latency: Duration::ZERO,
+            profile: ServerProfile::Current,
+            api_items_per_request: 100,
+            max_api_items: 1000,
+            bounds: RangeBounds::Inclusive,
+            clock_offset: TimeDelta::zero(),
+            gzip: true,
+            record_bodies: true,
+            port: 0,
+        }
+    }
+}
+
+/// What is left of a list, to be fetched once.
+pub(crate) struct Continuation {
+    rows: Vec<Value>,
+    truncated: bool,
+}
+
+#[derive(Default)]
+struct Continuations {
+    last_id: u64,
+    waiting: HashMap<u64, Continuation>,
+}
+
+/// The server behind the socket.
+pub(crate) struct Vmray {
+    options: VmrayOptions,
+    estate: Mutex<Estate>,
+    keys: Mutex<Vec<String>>,
+    continuations: Mutex<Continuations>,
+}
+
+/// A running VMRay. Dropping it closes its port.
+pub struct VmraySimulator {
+    vmray: Arc<Vmray>,
+    server: Server<Vmray>,
+}
+
+impl VmraySimulator {
+    /// Starts on 127.0.0.1 and serves on the current tokio runtime.
+    pub async fn start(mut options: VmrayOptions) -> io::Result<Self> {
+        let settings = Settings {
+            port: options.port,
+            latency: options.latency,
+            gzip: options.gzip,
+            record_bodies: options.record_bodies,
+        };
+        let vmray = Arc::new(Vmray {
+            estate: Mutex::new(std::mem::take(&mut options.estate)),
+            keys: Mutex::new(options.api_keys.clone()),
+            options,
+            continuations: Mutex::default(),
+        });
+        let server = Server::start(Arc::clone(&vmray), settings).await?;
+        Ok(Self { vmray, server })
+    }
+
+    /// `http://127.0.0.1:port`
+    #[must_use]
+    pub fn url(&self) -> String {
+        self.server.url()
+    }
+
+    /// The estate, to be looked at or changed while the server runs. Do not hold it over an `await`.
+    #[must_use]
+    pub fn estate(&self) -> MutexGuard<'_, Estate> {
+        lock(&self.vmray.estate)
+    }
+
+    /// Replaces the keys in force: rotation, revocation.
+    pub fn set_api_keys(&self, keys: &[&str]) {
+        *lock(&self.vmray.keys) = keys.iter().map(|&key| key.to_owned()).collect();
+    }
+
+    /// Every request so far.
+    #[must_use]
+    pub fn requests(&self) -> Vec<RequestRecord> {
+        self.server.requests()
+    }
+
+    /// Calls by endpoint, such as `GET /rest/sample/{}/iocs`.
+    #[must_use]
+    pub fn calls(&self) -> BTreeMap<String, u64> {
+        self.server.calls()
+    }
+
+    /// Forgets counts and bodies; sequence numbers go on.
+    pub fn clear_log(&self) {
+        self.server.clear_log();
+    }
+
+    /// Its faults.
+    #[must_use]
+    pub fn faults(&self) -> Faults {
+        self.server.faults()
+    }
+
+    /// The counters that `GET /_sim/stats` gives.
+    #[must_use]
+    pub fn stats(&self) -> Value {
+        self.server.stats()
+    }
+}
+
+impl Service for Vmray {
+    type Prepared = ();
+
+    fn prepare(&self, request: &Request) -> (String, ()) {
+        let mut label = format!("{} {}", request.method, request.path);
+        if !request.query.is_empty() {
+            label.push('?');
+            label.push_str(&list::decoded(&request.query));
+        }
+        (label, ())
+    }
+
+    /// Numbers, hashes and dates in paths are left out.
+    fn endpoint(&self, label: &str) -> String {
+        let path = label.split('?').next().unwrap_or(label);
+        let segment = |text: &str| {
+            let value = text.bytes().all(|byte| byte.is_ascii_digit())
+                || (text.len() >= 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit()))
+                || text.contains('~');
+            if value && !text.is_empty() { "{}".to_owned() } else { text.to_owned() }
+        };
+        path.split('/').map(segment).collect::<Vec<_>>().join("/")
+    }
+
+    fn contains(&self, request: &Request, (): &(), text: &str) -> bool {
+        String::from_utf8_lossy(&request.body).contains(text)
+    }
+
+    fn authorization(&self, request: &Request) -> Authorization {
+        let key = request.header(header::AUTHORIZATION).and_then(|value| value.strip_prefix("api_key "));
+        match key {
+            None => Authorization::Missing,
+            Some(key) if lock(&self.keys).iter().any(|known| known == key) => Authorization::Valid,
+            Some(_) => Authorization::Invalid,
+        }
+    }
+
+    fn answer(&self, request: &Request, (): ()) -> Answer {
+        if !request.path.starts_with("/rest/") {
+            return Answer::html(200, "<!doctype html><html><title>VMRay Platform</title></html>");
+        }
+        if self.authorization(request) != Authorization::Valid {
+            return answers::error(401, "Invalid authentication");
+        }
+        self.route(request).unwrap_or_else(|answer| answer)
+    }
+
+    fn throttled(&self, seconds: u64) -> Value {
+        json!({"error_msg": format!("Request was throttled. Expected available in {seconds} seconds."),
+               "result": "error"})
+    }
+
+    fn control(&self, command: &str, body: &Value) -> Option<Value> {
+        let strings = |value: &Value| serde_json::from_value::<Vec<String>>(value.clone()).ok();
+        match command {
+            "keys" => *lock(&self.keys) = strings(&body["keys"])?,
+            "delete-sample" => lock(&self.estate).delete_sample(body["id"].as_u64()?),
+            "forbid-sample" => lock(&self.estate).forbid_sample(body["id"].as_u64()?, true),
+            _ => return None,
+        }
+        Some(json!({"ok": true}))
+    }
+
+    fn stats(&self) -> Value {
+        let estate = lock(&self.estate);
+        json!({"submissions": estate.submission_ids().len(), "samples": estate.sample_ids().len()})
+    }
+}
+
+#[cfg(test)]
+mod tests;
