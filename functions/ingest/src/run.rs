@@ -111,7 +111,11 @@ pub struct Ingest {
     store: Arc<dyn Store>,
     secrets: Arc<Secrets>,
     lease: LeaseKind,
+    progress: Option<ProgressHook>,
 }
+
+/// Is told how far a run is after each bundle.
+pub type ProgressHook = Box<dyn Fn(&Answer) + Send + Sync>;
 
 /// The HTTP clients, per set of CA certificates.
 struct Clients {
@@ -155,7 +159,26 @@ impl Ingest {
         secrets: Arc<Secrets>,
         lease: LeaseKind,
     ) -> Self {
-        Self { settings, store, secrets, lease }
+        Self { settings, store, secrets, lease, progress: None }
+    }
+
+    /// Tells `hook` how far a run is.
+    #[must_use]
+    pub fn with_progress(mut self, hook: ProgressHook) -> Self {
+        self.progress = Some(hook);
+        self
+    }
+
+    /// The settings.
+    #[must_use]
+    pub fn settings(&self) -> &IngestSettings {
+        &self.settings
+    }
+
+    /// The store.
+    #[must_use]
+    pub fn store(&self) -> &dyn Store {
+        self.store.as_ref()
     }
 
     /// One invocation. Never fails: a failure is an answer with status `failed`.
@@ -802,7 +825,12 @@ impl<'a, 'c, 's> Run<'a, 'c, 's> {
                 }
             }
         }
-        self.save().await
+        self.save().await?;
+        self.count();
+        if let Some(hook) = &self.ingest.progress {
+            hook(self.answer);
+        }
+        Ok(())
     }
 
     /// A sample is behind us: settled, and no longer in quarantine.
@@ -877,14 +905,19 @@ impl<'a, 'c, 's> Run<'a, 'c, 's> {
         Ok(self.stored.save().await?)
     }
 
-    /// Carries the counts of the parts into the answer; says how full the platform's queue was.
-    fn finish(self) -> f64 {
+    /// Ends the run; says how full the platform's queue was.
+    fn finish(mut self) -> f64 {
+        self.count();
+        self.queue.megabytes
+    }
+
+    /// Carries the counts of the parts into the answer.
+    fn count(&mut self) {
         let counts = self.quarantine.counts();
         self.answer.quarantined = counts.failed;
         self.answer.waiting = counts.waiting;
         self.answer.objects = self.delivery.objects;
         self.answer.bundles = self.delivery.bundles;
-        self.queue.megabytes
     }
 }
 

@@ -1,2 +1,86 @@
-//! Local.
-fn main() {}
+//! `vmray-bridge`: VMRay Bridge on one machine, and the operator's commands.
+//!
+//! Results go to standard output (`--json`: one document on one line), logs and progress to standard error. Exit codes:
+//! 0 for done, partial, busy and buffering, 1 for failed, 2 for wrong settings or arguments.
+
+mod cursor;
+mod demo;
+mod doctor;
+mod ingest_command;
+mod quarantine;
+mod setup;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// VMRay sandbox results into OpenCTI as STIX 2.1.
+#[derive(Debug, Parser)]
+#[command(name = "vmray-bridge", version, about)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Move what is new in VMRay into OpenCTI
+    Ingest(ingest_command::Arguments),
+    /// Show the whole flow against built-in simulators of VMRay and OpenCTI
+    Demo(demo::Arguments),
+    /// Check settings, keys, both servers and the store; say what to do
+    Doctor(StateArguments),
+    /// Show or move the position up to which everything is ingested
+    Cursor(cursor::Arguments),
+    /// Show, retry or drop samples that could not be ingested
+    Quarantine(quarantine::Arguments),
+}
+
+/// Where the state is.
+#[derive(Debug, Clone, clap::Args)]
+struct StateArguments {
+    /// State file; without it DynamoDB if TABLE_NAME is set, else vmray-bridge.sqlite in this folder
+    #[arg(long, value_name = "FILE")]
+    state: Option<PathBuf>,
+    /// One JSON document on one line
+    #[arg(long)]
+    json: bool,
+}
+
+/// What a command did not manage, and whose fault that is.
+#[derive(Debug)]
+enum Failure {
+    /// Settings or arguments: exit code 2.
+    Usage(String),
+    /// Everything else: exit code 1.
+    Failed(String),
+}
+
+impl Failure {
+    fn failed(error: impl std::fmt::Display) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Ingest(arguments) => ingest_command::run(arguments).await,
+        Command::Demo(arguments) => demo::run(arguments).await,
+        Command::Doctor(arguments) => doctor::run(arguments).await,
+        Command::Cursor(arguments) => cursor::run(arguments).await,
+        Command::Quarantine(arguments) => quarantine::run(arguments).await,
+    };
+    match result {
+        Ok(code) => code,
+        Err(Failure::Failed(message)) => {
+            eprintln!("vmray-bridge: {message}");
+            ExitCode::from(1)
+        }
+        Err(Failure::Usage(message)) => {
+            eprintln!("vmray-bridge: {message}");
+            ExitCode::from(2)
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! `vmray-bridge cursor`: how far ingest has come.
+
+use std::process::ExitCode;
+
+use chrono::{DateTime, Utc};
+use clap::Subcommand;
+use ingest::cursor::{Cursor, StoredCursor};
+use ingest::event::parse_time;
+
+use crate::setup::{State, environment};
+use crate::{Failure, StateArguments};
+
+/// What is done with the cursor.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    state: StateArguments,
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Print it
+    Show,
+    /// Go on from this finish time
+    Set {
+        /// YYYY-MM-DD or RFC 3339
+        #[arg(value_parser = time)]
+        position: DateTime<Utc>,
+    },
+    /// Go on from VMRAY_INITIAL_FETCH_DATE; deletes nothing
+    Reset,
+}
+
+fn time(text: &str) -> Result<DateTime<Utc>, String> {
+    parse_time(text).ok_or_else(|| "expected YYYY-MM-DD or an RFC 3339 time".to_owned())
+}
+
+/// The connector whose state is meant.
+pub(crate) fn connector_id() -> Result<String, Failure> {
+    environment("CONNECTOR_ID")
+        .map(|id| id.trim().to_owned())
+        .ok_or_else(|| Failure::Usage("CONNECTOR_ID: must be set; the state belongs to it".to_owned()))
+}
+
+pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
+    let position = match arguments.action {
+        Action::Show => None,
+        Action::Set { position } => Some(position),
+        Action::Reset => Some(initial_date()?),
+    };
+    let connector_id = connector_id()?;
+    let state = State::open(arguments.state.state).await?;
+    let store = state.store();
+    let mut stored = StoredCursor::load(store.as_ref(), &connector_id).await.map_err(Failure::failed)?;
+    if let Some(position) = position {
+        let Some(_lock) = state.lock()? else {
+            return Err(Failure::Failed("a run is going on; try again when it has ended".to_owned()));
+        };
+        if let Some(lease) = stored.cursor.lease.as_ref().filter(|lease| lease.until > Utc::now()) {
+            let message = format!("run {} is going on until {} at the latest; try again then", lease.owner, lease.until);
+            return Err(Failure::Failed(message));
+        }
+        stored.cursor = Cursor { position: Some(position), done: ingest::progress::Done::default(), ..stored.cursor };
+        stored.save().await.map_err(Failure::failed)?;
+    }
+    print(&stored.cursor, arguments.state.json);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn initial_date() -> Result<DateTime<Utc>, Failure> {
+    let name = "VMRAY_INITIAL_FETCH_DATE";
+    let text = environment(name).ok_or_else(|| Failure::Usage(format!("{name}: must be set to reset to it")))?;
+    parse_time(&text).ok_or_else(|| Failure::Usage(format!("{name}: {text:?} is neither YYYY-MM-DD nor RFC 3339")))
+}
+
+fn print(cursor: &Cursor, json: bool) {
+    if json {
+        let document = serde_json::json!({
+            "position": cursor.position,
+            "remembered": cursor.done.len(),
+            "checked_at": cursor.checked_at,
+            "state_timestamp": cursor.state_timestamp,
+            "lease": cursor.lease,
+        });
+        println!("{document}");
+        return;
+    }
+    let time = |time: Option<DateTime<Utc>>| time.map_or("never".to_owned(), |time| time.to_rfc3339());
+    println!("position:    {}", cursor.position.map_or("not started".to_owned(), |time| time.to_rfc3339()));
+    println!("remembered:  {} submissions near or beyond it", cursor.done.len());
+    println!("checked:     {}", time(cursor.checked_at));
+    println!("last reset:  {}", cursor.state_timestamp.as_deref().unwrap_or("unknown"));
+    if let Some(lease) = &cursor.lease {
+        println!("lease:       run {} until {}", lease.owner, lease.until.to_rfc3339());
+    }
+}

@@ -1,0 +1,185 @@
+//! `vmray-bridge ingest`: one run, or one after the other.
+
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use common::config::parse_duration;
+use ingest::event::parse_time;
+use ingest::{Answer, Event, Manual, Status, TimeLimit};
+use tokio::time::{Instant, sleep_until};
+
+use crate::setup::{self, Local};
+use crate::{Failure, StateArguments};
+
+/// `OpenCTI` calls a connector inactive five minutes after its last ping.
+const HEARTBEAT: Duration = Duration::from_secs(4 * 60);
+
+/// How often `--every` runs when neither it nor `CONNECTOR_DURATION_PERIOD` says.
+const DEFAULT_PERIOD: &str = "PT30M";
+
+/// What `ingest` is asked to do.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    state: StateArguments,
+    /// Run again and again, this often; without a value as CONNECTOR_DURATION_PERIOD says
+    #[arg(long, value_name = "PT30M", num_args = 0..=1, default_missing_value = "", conflicts_with_all = ["from", "to", "dry_run"])]
+    every: Option<String>,
+    /// Only what finished from here on; the cursor stays
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    from: Option<DateTime<Utc>>,
+    /// Only what finished up to here
+    #[arg(long, value_name = "TIME", value_parser = time, requires = "from")]
+    to: Option<DateTime<Utc>>,
+    /// Read, map and validate; push and store nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+fn time(text: &str) -> Result<DateTime<Utc>, String> {
+    parse_time(text).ok_or_else(|| "expected YYYY-MM-DD or an RFC 3339 time".to_owned())
+}
+
+impl Arguments {
+    fn event(&self) -> Result<Event, Failure> {
+        let manual = Manual { from: self.from, to: self.to, dry_run: self.dry_run };
+        if manual == Manual::default() {
+            return Ok(Event::Scheduled);
+        }
+        manual.check().map_err(|error| Failure::Usage(error.to_string()))?;
+        Ok(Event::Manual(manual))
+    }
+
+    fn period(&self) -> Result<Option<Duration>, Failure> {
+        let Some(given) = &self.every else { return Ok(None) };
+        let text = match given.as_str() {
+            "" => setup::environment("CONNECTOR_DURATION_PERIOD").unwrap_or_else(|| DEFAULT_PERIOD.to_owned()),
+            text => text.to_owned(),
+        };
+        match parse_duration(&text) {
+            Ok(period) if period >= Duration::from_secs(1) => Ok(Some(period)),
+            _ => Err(Failure::Usage(format!("--every: {text:?} is no ISO 8601 duration of a second or more, such as PT30M"))),
+        }
+    }
+}
+
+pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
+    let event = arguments.event()?;
+    let period = arguments.period()?;
+    let mut local = setup::local(setup::environment, arguments.state.state.clone()).await?;
+    if std::io::stderr().is_terminal() {
+        local.ingest = local.ingest.with_progress(Box::new(show_progress));
+    }
+    match period {
+        None => {
+            let answer = once(&local, event).await?;
+            print(&answer, arguments.state.json);
+            Ok(exit_code(answer.status))
+        }
+        Some(period) => forever(&local, period, arguments.state.json).await,
+    }
+}
+
+async fn once(local: &Local, event: Event) -> Result<Answer, Failure> {
+    match local.state.lock()? {
+        Some(_lock) => Ok(local.ingest.handle(event, TimeLimit::NONE).await),
+        None => Ok(setup::busy()),
+    }
+}
+
+/// Runs until somebody ends the process; that is safe at any moment.
+async fn forever(local: &Local, period: Duration, json: bool) -> Result<ExitCode, Failure> {
+    let mut next = Instant::now();
+    let running = async {
+        loop {
+            match once(local, Event::Scheduled).await {
+                Ok(answer) => print(&answer, json),
+                Err(Failure::Failed(message) | Failure::Usage(message)) => tracing::error!(message, "run failed"),
+            }
+            next = (next + period).max(Instant::now());
+            while Instant::now() + HEARTBEAT < next {
+                sleep_until(Instant::now() + HEARTBEAT).await;
+                local.ingest.handle(Event::Heartbeat, TimeLimit::NONE).await;
+            }
+            sleep_until(next).await;
+        }
+    };
+    tokio::select! {
+        () = running => Ok(ExitCode::SUCCESS),
+        () = interrupted() => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// Ctrl-C, or the service manager's polite request.
+async fn interrupted() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminate) => {
+            tokio::select! {
+                _ = tokio::signal::ctrl_c() => {}
+                _ = terminate.recv() => {}
+            }
+        }
+        Err(_) => {
+            let _ = tokio::signal::ctrl_c().await;
+        }
+    }
+}
+
+fn exit_code(status: Status) -> ExitCode {
+    if status == Status::Failed { ExitCode::from(1) } else { ExitCode::SUCCESS }
+}
+
+/// One line that is written over.
+fn show_progress(answer: &Answer) {
+    let mut stderr = std::io::stderr().lock();
+    let _ = write!(
+        stderr,
+        "\r\x1b[K{} submissions, {} samples, {} objects in {} bundles\r",
+        answer.submissions, answer.samples, answer.objects, answer.bundles
+    );
+    let _ = stderr.flush();
+}
+
+fn print(answer: &Answer, json: bool) {
+    if json {
+        println!("{}", serde_json::to_string(answer).unwrap_or_default());
+    } else {
+        println!("{}", summary(answer));
+    }
+}
+
+/// What a person wants to know of a run.
+pub(crate) fn summary(answer: &Answer) -> String {
+    let mut lines = vec![format!(
+        "{}: {} new submissions, {} samples delivered as {} objects in {} bundles, {} skipped ({:.1} s, {} VMRay and {} OpenCTI calls)",
+        answer.status.as_str(),
+        answer.submissions,
+        answer.samples,
+        answer.objects,
+        answer.bundles,
+        answer.skipped,
+        Duration::from_millis(answer.duration_ms).as_secs_f64(),
+        answer.calls.vmray,
+        answer.calls.opencti,
+    )];
+    if answer.quarantined + answer.waiting > 0 {
+        lines.push(format!("in quarantine: {} failed, {} waiting for VMRay", answer.quarantined, answer.waiting));
+    }
+    if !answer.left_out.is_empty() {
+        let reasons: Vec<_> = answer.left_out.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
+        lines.push(format!("left out: {}", reasons.join(", ")));
+    }
+    for (reason, count) in &answer.rejected {
+        lines.push(format!("refused by OpenCTI's workers: {count} x {reason}"));
+    }
+    if let Some(position) = answer.position {
+        lines.push(format!("position: {}", position.to_rfc3339_opts(SecondsFormat::Secs, true)));
+    }
+    if let Some(error) = &answer.error {
+        lines.push(format!("error: {error}"));
+    }
+    lines.join("\n")
+}

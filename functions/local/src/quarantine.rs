@@ -1,0 +1,125 @@
+//! `vmray-bridge quarantine`: samples that could not be ingested.
+
+use std::process::ExitCode;
+
+use chrono::{SecondsFormat, Utc};
+use clap::Subcommand;
+use common::vmray::model::SampleId;
+use ingest::quarantine::{Entry, Quarantine, State as EntryState};
+
+use crate::cursor::connector_id;
+use crate::setup::State;
+use crate::{Failure, StateArguments};
+
+/// What is done with the quarantine.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    state: StateArguments,
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Print what is in it, and why
+    List,
+    /// Try again in the next run, also what was given up
+    Retry(Which),
+    /// Forget; a new submission of the sample brings it back
+    Drop(Which),
+}
+
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+struct Which {
+    /// Numbers of samples
+    #[arg(value_name = "SAMPLE")]
+    samples: Vec<SampleId>,
+    /// Every sample
+    #[arg(long)]
+    all: bool,
+}
+
+pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
+    let connector_id = connector_id()?;
+    let state = State::open(arguments.state.state).await?;
+    let store = state.store();
+    let mut quarantine = Quarantine::load(store.as_ref(), &connector_id).await.map_err(Failure::failed)?;
+    let json = arguments.state.json;
+    match arguments.action {
+        Action::List => {
+            list(&quarantine, json);
+            Ok(ExitCode::SUCCESS)
+        }
+        Action::Retry(which) => change(&mut quarantine, which, Change::Retry, json).await,
+        Action::Drop(which) => change(&mut quarantine, which, Change::Drop, json).await,
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Change {
+    Retry,
+    Drop,
+}
+
+async fn change(
+    quarantine: &mut Quarantine<'_>,
+    which: Which,
+    change: Change,
+    json: bool,
+) -> Result<ExitCode, Failure> {
+    let samples = if which.all {
+        quarantine.entries().map(|entry| entry.sample_id).collect()
+    } else {
+        which.samples
+    };
+    let (mut changed, mut unknown) = (Vec::new(), Vec::new());
+    for sample in samples {
+        let found = match change {
+            Change::Retry => quarantine.retry(sample, Utc::now()).await,
+            Change::Drop => quarantine.remove(sample).await,
+        };
+        if found.map_err(Failure::failed)? { changed.push(sample) } else { unknown.push(sample) }
+    }
+    let verb = match change {
+        Change::Retry => "retried",
+        Change::Drop => "dropped",
+    };
+    if json {
+        println!("{}", serde_json::json!({ verb: changed, "unknown": unknown }));
+    } else {
+        println!("{} {verb}", changed.len());
+    }
+    if unknown.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let unknown: Vec<_> = unknown.iter().map(ToString::to_string).collect();
+    Err(Failure::Failed(format!("not in quarantine: {}", unknown.join(", "))))
+}
+
+fn list(quarantine: &Quarantine<'_>, json: bool) {
+    if json {
+        let entries: Vec<&Entry> = quarantine.entries().collect();
+        println!("{}", serde_json::json!({ "samples": entries }));
+        return;
+    }
+    let counts = quarantine.counts();
+    println!("{} failed, {} waiting for VMRay", counts.failed, counts.waiting);
+    for entry in quarantine.entries() {
+        let state = match entry.state {
+            EntryState::Waiting => "waiting",
+            EntryState::Failed if entry.given_up => "given up",
+            EntryState::Failed => "failed",
+        };
+        let next = if entry.given_up {
+            "not by itself".to_owned()
+        } else {
+            entry.next_attempt.to_rfc3339_opts(SecondsFormat::Secs, true)
+        };
+        println!(
+            "sample {:<10} {state:<8} {:<15} {} attempts, next {next}: {}",
+            entry.sample_id.0, entry.reason.as_str(), entry.attempts, entry.detail
+        );
+    }
+}

@@ -1,0 +1,116 @@
+//! Puts the functions together for one machine: settings and keys from the environment, state in a file.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use chrono::Utc;
+use common::config::{Deployment, Host, IngestSettings, Lookup, SettingsError, aws};
+use common::secrets::Secrets;
+use common::store::Store;
+use common::store::dynamodb::DynamoStore;
+use common::store::sqlite::{RunLock, SqliteStore};
+use common::telemetry::{self, Output};
+use ingest::{Answer, Ingest, LeaseKind, Status};
+
+use crate::Failure;
+
+/// The state file when nothing else is said.
+const STATE_FILE: &str = "vmray-bridge.sqlite";
+
+/// The process's environment, blank variables left out.
+pub(crate) fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.trim().is_empty())
+}
+
+/// Where the state is.
+pub(crate) enum State {
+    /// A file on this machine.
+    File(SqliteStore),
+    /// A deployment's table.
+    Table(Arc<DynamoStore>),
+}
+
+impl State {
+    /// `--state`, else `TABLE_NAME`, else the file in this folder.
+    pub(crate) async fn open(file: Option<PathBuf>) -> Result<Self, Failure> {
+        if file.is_none()
+            && let Some(table) = environment("TABLE_NAME")
+        {
+            return Ok(Self::Table(Arc::new(DynamoStore::new(&aws::sdk_config().await, table))));
+        }
+        let path = file.unwrap_or_else(|| PathBuf::from(STATE_FILE));
+        SqliteStore::open(path).map(Self::File).map_err(Failure::failed)
+    }
+
+    /// As a store of documents.
+    pub(crate) fn store(&self) -> Arc<dyn Store> {
+        match self {
+            Self::File(file) => Arc::new(file.clone()),
+            Self::Table(table) => Arc::clone(table) as Arc<dyn Store>,
+        }
+    }
+
+    /// The right to change the state. `None`: another process is at it. A table's lease is in the table itself.
+    pub(crate) fn lock(&self) -> Result<Option<Option<RunLock>>, Failure> {
+        match self {
+            Self::File(file) => Ok(file.try_lock().map_err(Failure::failed)?.map(Some)),
+            Self::Table(_) => Ok(Some(None)),
+        }
+    }
+
+    fn lease(&self) -> LeaseKind {
+        match self {
+            Self::File(_) => LeaseKind::HeldByCaller,
+            Self::Table(_) => LeaseKind::Document,
+        }
+    }
+}
+
+/// `ingest` for this machine, and its state.
+pub(crate) struct Local {
+    /// The function.
+    pub(crate) ingest: Ingest,
+    /// Its state.
+    pub(crate) state: State,
+}
+
+/// Reads settings and keys through `lookup`, starts logging, opens the state.
+pub(crate) async fn local(
+    lookup: impl Fn(&str) -> Option<String> + Send + Sync + 'static,
+    file: Option<PathBuf>,
+) -> Result<Local, Failure> {
+    let settings = settings(&lookup)?;
+    let state = State::open(file).await?;
+    let secrets = match &settings.deployment {
+        Deployment::Lambda { secret_arn, .. } | Deployment::Local { secret_arn: Some(secret_arn), .. } => {
+            Secrets::from_secrets_manager(&aws::sdk_config().await, secret_arn.clone())
+        }
+        Deployment::Local { secret_arn: None, .. } => Secrets::from_environment(lookup),
+    };
+    let ingest = Ingest::new(settings, state.store(), Arc::new(secrets), state.lease());
+    Ok(Local { ingest, state })
+}
+
+/// All settings, or every wrong one at once.
+pub(crate) fn settings(lookup: Lookup<'_>) -> Result<IngestSettings, Failure> {
+    let read = IngestSettings::read(lookup, Host::Local, Utc::now());
+    let (settings, warnings) = read.map_err(|error| Failure::Usage(explain(&error)))?;
+    telemetry::init(settings.log_level, Output::Stderr);
+    for warning in warnings {
+        tracing::warn!(setting = warning.name, "{}", warning.message);
+    }
+    Ok(settings)
+}
+
+fn explain(error: &SettingsError) -> String {
+    let problems = error.problems.iter().map(|problem| format!("  {}: {}", problem.name, problem.message));
+    let problems: Vec<_> = problems.collect();
+    format!("{} setting(s) are wrong:\n{}", problems.len(), problems.join("\n"))
+}
+
+/// The answer of a run that another process prevents.
+pub(crate) fn busy() -> Answer {
+    let mut answer = Answer::new(uuid::Uuid::new_v4().to_string());
+    answer.status = Status::Busy;
+    answer
+}
