@@ -209,6 +209,14 @@ impl Estate {
         }
     }
 
+    /// A sample's facts without IOCs and the like, where they would have to be generated.
+    pub(crate) fn outline(&self, id: u64) -> Option<Arc<SampleSpec>> {
+        match (&self.samples.get(&id)?.blueprint, &self.generator) {
+            (Blueprint::Generated(index), Some(generator)) => Some(Arc::new(generator.outline(*index))),
+            _ => self.sample_spec(id),
+        }
+    }
+
     /// The facts of a submission, as they were before any JSON of it was changed.
     #[must_use]
     pub fn submission_spec(&self, id: u64) -> Option<&SubmissionSpec> {
@@ -224,9 +232,8 @@ impl Estate {
         }
         // A submission outlives its sample: what is left of the sample is its number.
         let sample_id = submission.spec.sample_id;
-        let sample = self
-            .sample_spec(sample_id)
-            .unwrap_or_else(|| Arc::new(SampleSpec::file(sample_id, "deleted.exe")));
+        let sample =
+            self.outline(sample_id).unwrap_or_else(|| Arc::new(SampleSpec::file(sample_id, "deleted.exe")));
         Some(render::submission(&submission.spec, &sample))
     }
 

@@ -162,7 +162,7 @@ impl Knowledge {
                 match self.import_object(object, rights) {
                     Ok(()) => {}
                     Err(refusal) if refusal.name == "MISSING_REFERENCE_ERROR" => {
-                        missing.push((refusal, object))
+                        missing.push((refusal, object));
                     }
                     Err(refusal) => refused.push((refusal, object.clone())),
                 }

@@ -568,7 +568,7 @@ impl Session<'_> {
         let platform = lock(self.platform);
         let has = |name: &&str| platform.options.capabilities.iter().any(|capability| capability == name);
         let needed = needed(field);
-        if needed.is_empty() || needed.iter().any(|name| has(name)) {
+        if needed.is_empty() || needed.iter().any(has) {
             return Ok(());
         }
         Err(Error::new("You are not allowed to do this.", "FORBIDDEN_ACCESS", 403))
