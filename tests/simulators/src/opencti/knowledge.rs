@@ -445,6 +445,14 @@ mod tests {
     }
 
     #[test]
+    fn an_older_platform_has_its_own_ids_for_techniques_only() {
+        let mut knowledge = Knowledge::new(Version::parse("6.9.0").unwrap());
+        assert!(knowledge.import(&kinds(), &rights()).1.is_empty());
+        let kinds: BTreeSet<&str> = knowledge.mismatched_ids().iter().map(|id| id.kind.as_str()).collect();
+        assert_eq!(kinds, BTreeSet::from(["attack-pattern", "relationship"]));
+    }
+
+    #[test]
     fn an_unknown_marking_is_dropped_without_a_word_and_a_forbidden_one_refused() {
         let object = json!({"type": "url", "id": "url--1", "value": "http://a.test",
             "object_marking_refs": ["marking-definition--unknown"]});
