@@ -288,7 +288,10 @@ async fn serve<S: Service>(
         return Ok(whole(shared.control(&request, command)));
     }
     let _guard = InFlight::enter(&shared.in_flight, &shared.peak_in_flight);
-    tokio::time::sleep(shared.settings.latency).await;
+    if !shared.settings.latency.is_zero() {
+        // Even a sleep of nothing waits for the timer's next tick.
+        tokio::time::sleep(shared.settings.latency).await;
+    }
     let (label, prepared) = shared.service.prepare(&request);
     let sequence = shared.arrived(&request, &label);
     let actions =

@@ -173,10 +173,10 @@ const CYCLE: [Kind; 30] = [
     Kind::Process,
     Kind::Mutex,
     Kind::File,
-    Kind::Domain,
-    Kind::Url,
+    Kind::Filtered,
+    Kind::MemoryDump,
     Kind::Ip,
-    Kind::Process,
+    Kind::FileName,
 ];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -201,6 +201,8 @@ enum Kind {
 /// Network values that several samples share, in percent.
 const SHARED: usize = 15;
 const SHARED_POOL: usize = 40;
+/// Neighbouring entries speak of one server: its domain, its address, URLs on it.
+const IOCS_PER_SERVER: usize = 6;
 
 #[derive(Debug)]
 pub(super) struct Generator {
@@ -275,13 +277,11 @@ impl Generator {
         index % 12 == 5 && index < self.spec.submissions
     }
 
-    /// The n-th sample, the same whenever it is asked for.
-    pub(super) fn sample(&self, index: usize) -> SampleSpec {
-        let mut random = Random::new(self.spec.seed, 1000 + index as u64);
+    /// The n-th sample without what was found in it: cheap, and all that a list of submissions needs.
+    pub(super) fn outline(&self, index: usize) -> SampleSpec {
         let id = Self::sample_id(index);
-        let verdict = self.verdict(index);
         let mut sample = self.subject(index, id);
-        sample.verdict = Some(verdict);
+        sample.verdict = Some(self.verdict(index));
         sample.created = self.finish(index, self.spec.submissions) - TimeDelta::minutes(6);
         if self.is_child(index) {
             sample.parents.push(id - 1);
@@ -289,7 +289,14 @@ impl Generator {
         if self.is_child(index + 1) {
             sample.children.push(id + 1);
         }
-        if verdict != Verdict::Clean {
+        sample
+    }
+
+    /// The n-th sample, the same whenever it is asked for.
+    pub(super) fn sample(&self, index: usize) -> SampleSpec {
+        let mut sample = self.outline(index);
+        if sample.verdict != Some(Verdict::Clean) {
+            let mut random = Random::new(self.spec.seed, 1000 + index as u64);
             findings(&mut sample, &mut random);
             let facts = Facts { seed: self.spec.seed, sample: sample.clone() };
             sample.iocs = (0..self.spec.iocs_per_sample).map(|n| facts.ioc(n, &mut random)).collect();
@@ -362,7 +369,7 @@ impl Facts {
                 Ioc::email(&sender, "Invoice *overdue* & <b>final</b>", &["bob@customer.test"])
             }
             Kind::EmailAddress => Ioc::email_address(&format!("alice-{unique}@mail.example.test")),
-            Kind::Filtered => return self.filtered(&unique, random),
+            Kind::Filtered => return self.filtered(&unique, n),
         };
         self.finish(ioc, random)
     }
@@ -392,7 +399,7 @@ impl Facts {
         let number = if shared {
             random.below(SHARED_POOL)
         } else {
-            1000 + usize::try_from(self.sample.id % 1_000_000).unwrap_or(0) * 100 + n
+            1000 + usize::try_from(self.sample.id % 1_000_000).unwrap_or(0) * 100 + n / IOCS_PER_SERVER
         };
         // The same value is in the same country wherever it is seen.
         let (country, code) = COUNTRIES[number % COUNTRIES.len()];
@@ -401,7 +408,7 @@ impl Facts {
             Kind::Domain => Ioc::domain(&domain, &[&address]),
             Kind::Ip => Ioc::ip(&address, &[&domain]),
             _ => {
-                let url = format!("http://{domain}:8080/Gate.php?id={number}&q=ü#x");
+                let url = format!("http://{domain}:8080/Gate.php?id={number}-{n}&q=ü#x");
                 let original = format!("http://{domain}/gate.php?id={number}");
                 let ioc = Ioc::url(&url, &[&address]);
                 if n.is_multiple_of(2) { ioc.with("original_urls", json!([url, original])) } else { ioc }
@@ -411,10 +418,10 @@ impl Facts {
     }
 
     /// Entries that are there and must not be taken.
-    fn filtered(&self, unique: &str, random: &mut Random) -> Ioc {
+    fn filtered(&self, unique: &str, n: usize) -> Ioc {
         let domain = Ioc::domain(&format!("cdn-{unique}.example.org"), &[]);
-        // The sample's number decides, so that each of the three is about as frequent.
-        match (self.sample.id + u64::from(random.percent(1))) % 3 {
+        // Each of the three is about as frequent.
+        match (self.sample.id + n as u64) % 3 {
             0 => domain.verdict(Verdict::Clean),
             1 => domain.with("verdict", json!(null)).with("severity", json!(null)),
             _ => domain.verdict(Verdict::Malicious).with("ioc", json!(false)),

@@ -189,9 +189,14 @@ fn sample_result(spec: &SampleSpec) -> Value {
         "sample_clusters": [],
         "sample_score": score,
         "sample_severity": severity,
-        "sample_threat_names": spec.threat_names,
-        "sample_classifications": spec.classifications,
+        "sample_threat_names": some(&spec.threat_names),
+        "sample_classifications": some(&spec.classifications),
     })
+}
+
+/// The server says null of a list that is empty here.
+fn some(names: &[String]) -> Option<&[String]> {
+    (!names.is_empty()).then_some(names)
 }
 
 fn relatives(spec: &SampleSpec, verdict_of: impl Fn(u64) -> Option<Verdict>) -> Value {

@@ -163,10 +163,10 @@ const MAIN_TYPES: [&str; 13] = [
 
 fn indicator(object: &Value) -> Checked {
     required(object, &["name", "pattern"])?;
-    if let Some(main) = object["x_opencti_main_observable_type"].as_str() {
-        if !MAIN_TYPES.contains(&main) {
-            return Err(Refusal::functional(format!("Observable type {main} is not supported.")));
-        }
+    if let Some(main) = object["x_opencti_main_observable_type"].as_str()
+        && !MAIN_TYPES.contains(&main)
+    {
+        return Err(Refusal::functional(format!("Observable type {main} is not supported.")));
     }
     let pattern = object["pattern"].as_str().unwrap_or_default();
     if object["pattern_type"].as_str().unwrap_or("stix") == "stix" && !is_pattern(pattern) {
@@ -267,19 +267,18 @@ pub(super) fn is_allowed(relation: &str, source: &str, target: &str) -> bool {
         .contains(&target),
         ("derived-from", "indicator" | "file" | "url" | "malware") => target == source,
         ("resolves-to", "domain-name") => address.contains(&target) || target == "domain-name",
-        ("located-at", "ipv4-addr" | "ipv6-addr" | "identity") => target == "location",
+        ("located-at", "ipv4-addr" | "ipv6-addr" | "identity")
+        | ("originates-from" | "targets", "malware") => target == "location",
         ("uses", "malware") => ["attack-pattern", "tool", "malware", "infrastructure"].contains(&target),
-        ("uses", "file") => target == "attack-pattern",
+        ("uses", "file") | ("subtechnique-of", "attack-pattern") => target == "attack-pattern",
         ("communicates-with" | "drops" | "downloads", "malware") => {
             target == "file" || NETWORK.contains(&target)
         }
-        ("originates-from" | "targets", "malware") => target == "location",
         ("drops" | "downloads" | "interpreted-by", "file") => target == "file",
         (
             "characterizes" | "analysis-of" | "static-analysis-of" | "dynamic-analysis-of",
             "malware-analysis",
         ) => target == "malware",
-        ("subtechnique-of", "attack-pattern") => target == "attack-pattern",
         _ => false,
     }
 }

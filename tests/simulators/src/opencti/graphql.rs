@@ -497,10 +497,10 @@ impl Check<'_> {
 /// Whether a variable of this type may stand in a place of that type.
 fn fits(variable: &Kind, place: &Kind, sure: bool) -> bool {
     match (variable, place) {
-        (Type::NonNullType(variable), Type::NonNullType(place)) => fits(variable, place, false),
+        (Type::NonNullType(variable), Type::NonNullType(place))
+        | (Type::ListType(variable), Type::ListType(place)) => fits(variable, place, false),
         (_, Type::NonNullType(place)) => sure && fits(variable, place, false),
         (Type::NonNullType(variable), place) => fits(variable, place, false),
-        (Type::ListType(variable), Type::ListType(place)) => fits(variable, place, false),
         (Type::NamedType(variable), Type::NamedType(place)) => variable == place,
         _ => false,
     }
@@ -519,8 +519,7 @@ fn literal_value(literal: &Literal<'static, String>, variables: &Map<String, Val
         Literal::Variable(name) => variables.get(name).cloned().unwrap_or(Value::Null),
         Literal::Int(number) => json!(number.as_i64()),
         Literal::Float(number) => json!(number),
-        Literal::String(text) => json!(text),
-        Literal::Enum(text) => json!(text),
+        Literal::String(text) | Literal::Enum(text) => json!(text),
         Literal::Boolean(value) => json!(value),
         Literal::Null => Value::Null,
         Literal::List(items) => items.iter().map(|item| literal_value(item, variables)).collect(),

@@ -88,8 +88,8 @@ fn location_type(object: &Value) -> String {
 }
 
 fn attack_pattern(object: &Value, version: Version) -> Option<String> {
-    let references = object["external_references"].as_array().into_iter().flatten();
-    let referenced = references
+    let list = object["external_references"].as_array().into_iter().flatten();
+    let referenced = list
         .filter(|reference| reference["source_name"].as_str().is_some_and(|name| name.starts_with("mitre-")))
         .find_map(|reference| reference["external_id"].as_str());
     match object["x_mitre_id"].as_str().or(referenced) {
@@ -173,11 +173,11 @@ pub(super) fn clean_pattern(pattern: &str, version: Version) -> String {
     let mut out = String::new();
     let mut rest = pattern.trim();
     while let Some(first) = rest.chars().next() {
-        let taken = match first {
+        let length = match first {
             '\'' => literal_end(rest),
             _ => first.len_utf8(),
         };
-        let token = &rest[..taken];
+        let token = &rest[..length];
         match first {
             '\'' if version >= Version::UNQUOTED_PATTERNS && out.ends_with('.') && is_simple(token) => {
                 out.push_str(token.trim_matches('\''));
@@ -190,7 +190,7 @@ pub(super) fn clean_pattern(pattern: &str, version: Version) -> String {
             }
             _ => out.push_str(token),
         }
-        rest = &rest[taken..];
+        rest = &rest[length..];
         if matches!(first, '=' | '<' | '>' | '!' | '[') {
             rest = rest.trim_start();
             if first != '[' && !rest.starts_with('=') {

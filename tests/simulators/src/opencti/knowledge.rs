@@ -162,7 +162,7 @@ impl Knowledge {
                 match self.import_object(object, rights) {
                     Ok(()) => {}
                     Err(refusal) if refusal.name == "MISSING_REFERENCE_ERROR" => {
-                        missing.push((refusal, object))
+                        missing.push((refusal, object));
                     }
                     Err(refusal) => refused.push((refusal, object.clone())),
                 }
@@ -442,6 +442,14 @@ mod tests {
         knowledge.import(&kinds(), &rights());
         assert_eq!(knowledge.changes(), 0);
         assert_eq!((knowledge.pushed(), knowledge.distinct()), (2 * count as u64, count));
+    }
+
+    #[test]
+    fn an_older_platform_has_its_own_ids_for_techniques_only() {
+        let mut knowledge = Knowledge::new(Version::parse("6.9.0").unwrap());
+        assert!(knowledge.import(&kinds(), &rights()).1.is_empty());
+        let kinds: BTreeSet<&str> = knowledge.mismatched_ids().iter().map(|id| id.kind.as_str()).collect();
+        assert_eq!(kinds, BTreeSet::from(["attack-pattern", "relationship"]));
     }
 
     #[test]

@@ -136,7 +136,6 @@ impl OpenctiSimulator {
 
     /// The platform's connectors, works and knowledge, to be looked at or changed while it runs. Do not hold it over an
     /// `await`.
-    #[must_use]
     pub fn platform(&self) -> MutexGuard<'_, Platform> {
         lock(&self.opencti.platform)
     }

@@ -246,6 +246,7 @@ impl Platform {
         }
     }
 
+    /// A command of the control endpoint; `None` when there is no such command.
     pub(super) fn control(&mut self, command: &str, body: &Value) -> Option<Value> {
         let id = body["connector_id"].as_str();
         match command {
@@ -262,6 +263,23 @@ impl Platform {
             "connectors" => {
                 return Some(
                     self.connectors.values().map(|connector| self.connector_json(connector)).collect(),
+                );
+            }
+            "works" => return Some(self.works.iter().map(work_json).collect()),
+            "bundles" => {
+                return Some(self.bundles.iter().map(|bundle| Value::Array(bundle.objects())).collect());
+            }
+            "knowledge" => {
+                return Some(
+                    self.knowledge.entities().values().map(|entity| entity.object.clone()).collect(),
+                );
+            }
+            "mismatched-ids" => {
+                let mismatched = self.knowledge.mismatched_ids().iter();
+                return Some(
+                    mismatched
+                        .map(|id| json!({"pushed": id.pushed, "standard_id": id.standard_id}))
+                        .collect(),
                 );
             }
             _ => return None,
@@ -568,7 +586,7 @@ impl Session<'_> {
         let platform = lock(self.platform);
         let has = |name: &&str| platform.options.capabilities.iter().any(|capability| capability == name);
         let needed = needed(field);
-        if needed.is_empty() || needed.iter().any(|name| has(name)) {
+        if needed.is_empty() || needed.iter().any(has) {
             return Ok(());
         }
         Err(Error::new("You are not allowed to do this.", "FORBIDDEN_ACCESS", 403))

@@ -137,7 +137,6 @@ impl VmraySimulator {
     }
 
     /// The estate, to be looked at or changed while the server runs. Do not hold it over an `await`.
-    #[must_use]
     pub fn estate(&self) -> MutexGuard<'_, Estate> {
         lock(&self.vmray.estate)
     }

@@ -105,7 +105,7 @@ impl Vmray {
         let ids: Vec<u64> = estate
             .sample_ids()
             .into_iter()
-            .filter(|&id| estate.sample_spec(id).is_some_and(|spec| fits(&spec)))
+            .filter(|&id| estate.outline(id).is_some_and(|spec| fits(&spec)))
             .collect();
         let mut rows = Vec::new();
         for id in ids {
@@ -164,7 +164,7 @@ impl Vmray {
 }
 
 fn analyses(estate: &Estate, sample_id: u64) -> Vec<Value> {
-    let Some(spec) = estate.sample_spec(sample_id) else { return Vec::new() };
+    let Some(spec) = estate.outline(sample_id) else { return Vec::new() };
     let submission = estate.submission_of(sample_id);
     spec.analysis_ids().into_iter().map(|id| render::analysis(id, &spec, submission)).collect()
 }
