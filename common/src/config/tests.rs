@@ -218,7 +218,7 @@ fn a_start_is_a_day_or_a_time_and_its_offset_counts() {
 #[test]
 fn clean_is_refused_as_a_verdict_with_a_reason() {
     assert_eq!(
-        read(&[("VMRAY_SAMPLE_VERDICT", "Malicious, suspicious,malicious")]).content.sample_verdicts.len(),
+        read(&[("VMRAY_SAMPLE_VERDICT", "Malicious, suspicious,malicious")]).mapping.sample_verdicts.len(),
         2
     );
     assert!(problem("VMRAY_IOCS_VERDICT", "malicious,clean").contains("`clean` is not ingested"));

@@ -267,9 +267,9 @@ impl Store for DynamoStore {
     ) -> Result<Page, StoreError> {
         let limit = limit.max(1);
         let Some((condition, values)) = key_condition(span) else { return Ok(Page::default()) };
-        // DynamoDB refuses a start outside the span.
+        // DynamoDB refuses a start outside the span, and one at the upper end of a range.
         let after = after.filter(|after| !after.is_empty() && *after >= span.first());
-        if after.is_some_and(|after| !span.contains(after)) {
+        if after.is_some_and(|after| is_over(span, after)) {
             return Ok(Page::default());
         }
         let mut start = after.map(|after| key_item(&Key::new(pk, after)));
@@ -312,6 +312,14 @@ fn key_condition(span: Span<'_>) -> Option<(String, Vec<(&'static str, &str)>)> 
         Span::Range { from, to } => (" AND sk BETWEEN :from AND :to", vec![(":from", from), (":to", to)]),
     };
     Some((format!("pk = :pk{on_sk}"), values))
+}
+
+/// Whether nothing of `span` can come behind `after`, which is not in front of it.
+fn is_over(span: Span<'_>, after: &str) -> bool {
+    match span {
+        Span::Prefix(prefix) => !after.starts_with(prefix),
+        Span::Range { to, .. } => after >= to,
+    }
 }
 
 fn key_item(key: &Key) -> Item {
