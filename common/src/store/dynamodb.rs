@@ -196,9 +196,9 @@ impl Store for DynamoStore {
         let mut item: Item = serde_dynamo::to_item(body)
             .map_err(|error| StoreError::Invalid { key: key.clone(), problem: error.to_string() })?;
         item.extend(key_item(key));
-        item.insert("version".to_owned(), number(version));
+        item.insert("version".to_owned(), number(&version));
         item.insert("write_id".to_owned(), AttributeValue::S(write_id.clone()));
-        item.extend(ttl.map(|ttl| ("ttl".to_owned(), number(ttl))));
+        item.extend(ttl.map(|ttl| ("ttl".to_owned(), number(&ttl))));
         let request = self
             .client
             .put_item()
@@ -210,7 +210,7 @@ impl Store for DynamoStore {
             Expected::Version(read) => request
                 .condition_expression("#version = :read")
                 .expression_attribute_names("#version", "version")
-                .expression_attribute_values(":read", number(read)),
+                .expression_attribute_values(":read", number(&read)),
         };
         match request.send().await {
             Ok(_) => Ok(version),
@@ -244,7 +244,7 @@ impl Store for DynamoStore {
             .set_key(Some(key_item(key)))
             .condition_expression("attribute_not_exists(pk) OR #version = :read")
             .expression_attribute_names("#version", "version")
-            .expression_attribute_values(":read", number(expected))
+            .expression_attribute_values(":read", number(&expected))
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
             .send()
             .await;
@@ -329,7 +329,7 @@ fn key_item(key: &Key) -> Item {
     ])
 }
 
-fn number(number: impl ToString) -> AttributeValue {
+fn number(number: &impl ToString) -> AttributeValue {
     AttributeValue::N(number.to_string())
 }
 

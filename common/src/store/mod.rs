@@ -140,13 +140,6 @@ impl<'a> Span<'a> {
             Self::Range { from, .. } => from,
         }
     }
-
-    fn contains(self, sk: &str) -> bool {
-        match self {
-            Self::Prefix(prefix) => sk.starts_with(prefix),
-            Self::Range { from, to } => from <= sk && sk <= to,
-        }
-    }
 }
 
 /// A stretch of documents in ascending `sk`.

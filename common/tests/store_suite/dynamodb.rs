@@ -195,21 +195,11 @@ async fn an_operator_sees_members_as_columns() {
 async fn an_item_edited_by_hand_is_read_or_explained() {
     for endpoint in endpoints() {
         let (store, table) = fresh_at(&endpoint).await;
-        let put = |sk: &'static str, version: AttributeValue| {
-            let client_config = config(&endpoint);
-            let table = table.clone();
-            async move {
-                Client::new(&client_config.await)
-                    .put_item()
-                    .table_name(table)
-                    .item("pk", AttributeValue::S("a".to_owned()))
-                    .item("sk", AttributeValue::S(sk.to_owned()))
-                    .item("version", version)
-                    .item("note", AttributeValue::S("by hand".to_owned()))
-                    .send()
-                    .await
-                    .unwrap();
-            }
+        let client = Client::new(&config(&endpoint).await);
+        let put = async |sk: &str, version: AttributeValue| {
+            let item = client.put_item().table_name(&table).item("pk", AttributeValue::S("a".to_owned()));
+            let item = item.item("sk", AttributeValue::S(sk.to_owned())).item("version", version);
+            item.item("note", AttributeValue::S("by hand".to_owned())).send().await.unwrap();
         };
         put("good", AttributeValue::N("4".to_owned())).await;
         put("bad", AttributeValue::S("four".to_owned())).await;
