@@ -243,3 +243,22 @@ async fn an_endpoint_that_does_not_answer_is_an_error_that_names_the_table() {
     assert!(matches!(error, StoreError::Unavailable { .. }));
     assert!(error.to_string().contains("the DynamoDB table bridge"), "{error}");
 }
+
+#[tokio::test]
+async fn a_table_that_leaves_all_keys_unprocessed_is_given_up() {
+    const NOTHING: &str = r#"{"Responses": {}, "UnprocessedKeys": {"bridge": {"ConsistentRead": true,
+        "Keys": [{"pk": {"S": "a"}, "sk": {"S": "b"}}]}}}"#;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            while read_message(&mut client).await.is_some() {
+                let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", NOTHING.len());
+                client.write_all((head + NOTHING).as_bytes()).await.unwrap();
+            }
+        }
+    });
+    let store = DynamoStore::new(&config(&address).await, "bridge");
+    let error = store.get_many(&[Key::new("a", "b")]).await.unwrap_err().to_string();
+    assert!(error.contains("throttled") && error.contains("bridge"), "{error}");
+}
