@@ -3,14 +3,28 @@
 //! Pure: the same facts and settings give the same objects, byte for byte, on any day and in any order of the input
 //! lists. What the platform would refuse is left out and counted by reason, never in silence.
 
+mod analyses;
 mod attributes;
+mod files;
+mod iocs;
+mod labels;
+mod malware;
+mod mapper;
+mod relatives;
+mod report;
 mod settings;
+mod subject;
+mod text;
+mod values;
 
 use crate::vmray::model::{Entries, Iocs, MitreTechnique, Sample, SampleId, Submission, ThreatIndicator};
 
 pub use crate::stix::{LeftOut, MappedSample};
 pub use attributes::{Attribute, submission_attributes};
 pub use settings::{IocType, LabelKind, LabelStyle, MappingSettings, UnknownName, VerdictSet};
+pub use values::reason;
+
+use mapper::Mapper;
 
 /// All that is known of one sample.
 #[derive(Debug, Clone)]
@@ -59,6 +73,21 @@ pub enum MappingError {
 
 /// Maps one sample.
 pub fn map_sample(facts: &SampleFacts, settings: &MappingSettings) -> Result<MappedSample, MappingError> {
-    let _ = settings;
-    Err(MappingError::NoSubmission(facts.sample.id))
+    if facts.submissions.is_empty() {
+        return Err(MappingError::NoSubmission(facts.sample.id));
+    }
+    let mut mapper = Mapper::new(facts, settings);
+    mapper.left_out.add_many(reason::MALFORMED_ENTRY, malformed(facts));
+    let files = mapper.files();
+    mapper.other_iocs();
+    let subject = files.sample.or_else(|| mapper.sample_url());
+    let techniques = mapper.techniques();
+    let families = mapper.link_threats(subject.as_ref(), &techniques);
+    let parents = mapper.relatives(subject.as_ref(), &files.relatives);
+    mapper.report(subject.as_ref(), &families, &parents);
+    Ok(mapper.finish())
+}
+
+fn malformed(facts: &SampleFacts) -> u32 {
+    facts.iocs.malformed + facts.threat_indicators.malformed + facts.techniques.malformed
 }

@@ -439,7 +439,7 @@ impl Object {
     }
 
     /// Where it stands in a bundle: what others name comes first.
-    pub(super) fn order(&self) -> (u8, StixId) {
+    pub(crate) fn order(&self) -> (u8, StixId) {
         (self.rank(), self.id)
     }
 
