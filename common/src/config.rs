@@ -196,6 +196,13 @@ pub struct RunSettings {
     pub queue_recheck: Duration,
 }
 
+/// Only `CONNECTOR_LOG_LEVEL`, for logging that starts before the settings are read; a wrong one is `info` here and
+/// reported there.
+#[must_use]
+pub fn log_level(lookup: Lookup<'_>) -> tracing::Level {
+    Reader::new(lookup).value("CONNECTOR_LOG_LEVEL", parse::log_level).unwrap_or(tracing::Level::INFO)
+}
+
 impl IngestSettings {
     /// Reads every setting of `ingest`; `now` is what a future start is measured against.
     ///

@@ -1,4 +1,5 @@
 //! Keys from Secrets Manager, on moto when `TEST_MOTO_ENDPOINT` says where it is.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a helper that fails fails its test")]
 #![cfg(feature = "aws")]
 
 use aws_config::SdkConfig;

@@ -16,13 +16,14 @@ const OPERATION: Duration = Duration::from_secs(20);
 ///
 /// The behaviour version is pinned: a new SDK must not change retries or defaults unseen.
 pub async fn sdk_config() -> SdkConfig {
-    aws_config::defaults(BehaviorVersion::v2026_01_12())
+    let limits =
+        TimeoutConfig::builder().operation_attempt_timeout(ATTEMPT).operation_timeout(OPERATION).build();
+    let load = aws_config::defaults(BehaviorVersion::v2026_01_12())
         .retry_config(RetryConfig::standard().with_max_attempts(4))
-        .timeout_config(
-            TimeoutConfig::builder().operation_attempt_timeout(ATTEMPT).operation_timeout(OPERATION).build(),
-        )
-        .load()
-        .await
+        .timeout_config(limits)
+        .load();
+    // On the heap: over 20 KB that callers' futures would carry along.
+    Box::pin(load).await
 }
 
 /// What an SDK error says, and what can be done about it.

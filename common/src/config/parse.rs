@@ -19,7 +19,7 @@ use crate::{
 type Parsed<T> = Result<T, String>;
 
 /// The longest overlap: what is behind it is remembered in the cursor, which has an end.
-const MAX_OVERLAP: Duration = Duration::from_secs(7 * 86_400);
+const MAX_OVERLAP: Duration = Duration::from_hours(7 * 24);
 
 /// How far ahead of our clock a server's may be.
 const CLOCKS_DIFFER: TimeDelta = TimeDelta::hours(24);

@@ -54,7 +54,7 @@ fn the_minimum_is_enough_and_the_rest_has_defaults() {
     assert!(settings.vmray.verify_tls && settings.opencti.verify_tls && !settings.http.disable_proxy);
     assert_eq!(settings.opencti.compression, Compression::Gzip);
     assert_eq!(settings.feed.initial_fetch, "2025-09-09T00:00:00Z".parse::<DateTime<Utc>>().unwrap());
-    assert_eq!(settings.feed.overlap, Duration::from_secs(15 * 60));
+    assert_eq!(settings.feed.overlap, Duration::from_mins(15));
     assert_eq!(settings.run.concurrency, 16);
     assert_eq!(settings.run.bundle, BundleLimits::default());
     assert_eq!(settings.run.quarantine_max_attempts, 10);
@@ -218,7 +218,7 @@ fn a_start_is_a_day_or_a_time_and_its_offset_counts() {
 #[test]
 fn clean_is_refused_as_a_verdict_with_a_reason() {
     assert_eq!(
-        read(&[("VMRAY_SAMPLE_VERDICT", "Malicious, suspicious,malicious")]).content.sample_verdicts.len(),
+        read(&[("VMRAY_SAMPLE_VERDICT", "Malicious, suspicious,malicious")]).mapping.sample_verdicts.len(),
         2
     );
     assert!(problem("VMRAY_IOCS_VERDICT", "malicious,clean").contains("`clean` is not ingested"));
@@ -232,6 +232,8 @@ fn enumerations_take_any_case_and_refuse_the_rest() {
         read(&[("CONNECTOR_LOG_LEVEL", text)]);
     }
     problem("CONNECTOR_LOG_LEVEL", "verbose");
+    let early = |text: &'static str| log_level(&move |_| Some(text.to_owned()));
+    assert_eq!((early("error"), early("verbose")), (tracing::Level::ERROR, tracing::Level::INFO));
     assert_eq!(read(&[("OPENCTI_COMPRESSION", "OFF")]).opencti.compression, Compression::Off);
     problem("OPENCTI_COMPRESSION", "br");
     assert!(read(&[("DISABLE_PROXY", "Yes")]).http.disable_proxy);

@@ -23,7 +23,7 @@ pub use environment::NAMES as ENVIRONMENT_NAMES;
 pub use rotating::RotatingKey;
 
 /// How long keys are used before they are read again.
-const KEEP: Duration = Duration::from_secs(5 * 60);
+const KEEP: Duration = Duration::from_mins(5);
 
 /// The shortest time between two readings that somebody's refused key has caused: callers with wrong keys and many
 /// requests failing together must not become a storm on Secrets Manager.

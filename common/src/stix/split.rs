@@ -37,7 +37,6 @@ impl MappedSample {
 }
 
 /// Cuts a sample into two smaller ones; gives it back if it cannot be made smaller.
-#[expect(clippy::result_large_err, reason = "the sample is given back, not an error built")]
 pub fn halve(sample: MappedSample) -> Result<(MappedSample, MappedSample), MappedSample> {
     let cutter = Cutter::new(&sample.objects);
     let limits = BundleLimits { max_objects: usize::MAX, max_bytes: cutter.half() };

@@ -196,9 +196,9 @@ impl Store for DynamoStore {
         let mut item: Item = serde_dynamo::to_item(body)
             .map_err(|error| StoreError::Invalid { key: key.clone(), problem: error.to_string() })?;
         item.extend(key_item(key));
-        item.insert("version".to_owned(), number(version));
+        item.insert("version".to_owned(), number(&version));
         item.insert("write_id".to_owned(), AttributeValue::S(write_id.clone()));
-        item.extend(ttl.map(|ttl| ("ttl".to_owned(), number(ttl))));
+        item.extend(ttl.map(|ttl| ("ttl".to_owned(), number(&ttl))));
         let request = self
             .client
             .put_item()
@@ -210,7 +210,7 @@ impl Store for DynamoStore {
             Expected::Version(read) => request
                 .condition_expression("#version = :read")
                 .expression_attribute_names("#version", "version")
-                .expression_attribute_values(":read", number(read)),
+                .expression_attribute_values(":read", number(&read)),
         };
         match request.send().await {
             Ok(_) => Ok(version),
@@ -244,7 +244,7 @@ impl Store for DynamoStore {
             .set_key(Some(key_item(key)))
             .condition_expression("attribute_not_exists(pk) OR #version = :read")
             .expression_attribute_names("#version", "version")
-            .expression_attribute_values(":read", number(expected))
+            .expression_attribute_values(":read", number(&expected))
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
             .send()
             .await;
@@ -267,9 +267,9 @@ impl Store for DynamoStore {
     ) -> Result<Page, StoreError> {
         let limit = limit.max(1);
         let Some((condition, values)) = key_condition(span) else { return Ok(Page::default()) };
-        // DynamoDB refuses a start outside the span.
+        // DynamoDB refuses a start outside the span, and one at the upper end of a range.
         let after = after.filter(|after| !after.is_empty() && *after >= span.first());
-        if after.is_some_and(|after| !span.contains(after)) {
+        if after.is_some_and(|after| is_over(span, after)) {
             return Ok(Page::default());
         }
         let mut start = after.map(|after| key_item(&Key::new(pk, after)));
@@ -314,6 +314,14 @@ fn key_condition(span: Span<'_>) -> Option<(String, Vec<(&'static str, &str)>)> 
     Some((format!("pk = :pk{on_sk}"), values))
 }
 
+/// Whether nothing of `span` can come behind `after`, which is not in front of it.
+fn is_over(span: Span<'_>, after: &str) -> bool {
+    match span {
+        Span::Prefix(prefix) => !after.starts_with(prefix),
+        Span::Range { to, .. } => after >= to,
+    }
+}
+
 fn key_item(key: &Key) -> Item {
     HashMap::from([
         ("pk".to_owned(), AttributeValue::S(key.pk.clone())),
@@ -321,7 +329,7 @@ fn key_item(key: &Key) -> Item {
     ])
 }
 
-fn number(number: impl ToString) -> AttributeValue {
+fn number(number: &impl ToString) -> AttributeValue {
     AttributeValue::N(number.to_string())
 }
 

@@ -32,9 +32,9 @@ pub mod sqlite;
 /// Names that the store itself uses beside a body's members; a body must not have them at its top level.
 pub const RESERVED: [&str; 5] = ["pk", "sk", "version", "ttl", "write_id"];
 
-/// The longest body, as JSON text in bytes. DynamoDB takes items of 400 KiB; 4 KiB are left for the keys and our own
+/// The longest body, as JSON text in bytes. DynamoDB takes items of 409,600 bytes; the rest is for the keys and our own
 /// attributes.
-pub const MAX_BODY_BYTES: usize = (400 - 4) * 1024;
+pub const MAX_BODY_BYTES: usize = 400_000;
 
 /// DynamoDB's limits for the two parts of a key, in bytes.
 const MAX_PK_BYTES: usize = 2048;
@@ -93,7 +93,7 @@ impl Document {
 pub struct NewDocument {
     /// Where it shall be.
     pub key: Key,
-    /// A JSON object without the [`RESERVED`] names.
+    /// A JSON object without the [`RESERVED`] names, and without empty names at any depth.
     pub body: Value,
     /// When it may be removed, in epoch seconds.
     pub ttl: Option<i64>,
@@ -138,13 +138,6 @@ impl<'a> Span<'a> {
         match self {
             Self::Prefix(prefix) => prefix,
             Self::Range { from, .. } => from,
-        }
-    }
-
-    fn contains(self, sk: &str) -> bool {
-        match self {
-            Self::Prefix(prefix) => sk.starts_with(prefix),
-            Self::Range { from, to } => from <= sk && sk <= to,
         }
     }
 }
@@ -234,7 +227,7 @@ pub trait Store: Send + Sync {
 
     /// Writes the whole document if what is there is as `expected`, and says its new version.
     ///
-    /// `body` is a JSON object without the [`RESERVED`] names; `ttl` is in epoch seconds, and `None` takes an earlier
+    /// `body` is like [`NewDocument::body`]; `ttl` is in epoch seconds, and `None` takes an earlier
     /// one away. Fails with [`StoreError::Conflict`] when something else is there.
     async fn put(
         &self,
@@ -310,9 +303,23 @@ fn check_write(key: &Key, body: &Value) -> Result<String, StoreError> {
     if let Some(name) = RESERVED.iter().find(|name| members.contains_key(**name)) {
         return invalid(format!("its body has a member `{name}`, a name that the store uses itself"));
     }
+    if has_empty_name(body) {
+        return invalid("its body has a member with an empty name".to_owned());
+    }
     let text = body.to_string();
     if text.len() > MAX_BODY_BYTES {
         return Err(StoreError::TooLarge { key: key.clone(), bytes: text.len() });
     }
     Ok(text)
+}
+
+/// Whether a member at any depth has an empty name, which DynamoDB refuses.
+fn has_empty_name(value: &Value) -> bool {
+    match value {
+        Value::Object(members) => {
+            members.iter().any(|(name, value)| name.is_empty() || has_empty_name(value))
+        }
+        Value::Array(items) => items.iter().any(has_empty_name),
+        _ => false,
+    }
 }

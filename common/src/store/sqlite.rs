@@ -27,7 +27,7 @@ use super::{Document, Expected, Key, NewDocument, Page, Span, Store, StoreError,
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How often expired documents are looked for, at a write.
-const SWEEP_EVERY: Duration = Duration::from_secs(3600);
+const SWEEP_EVERY: Duration = Duration::from_hours(1);
 
 /// Marks the file as ours (`PRAGMA application_id`): "VMRB".
 const APPLICATION_ID: i32 = 0x564D_5242;
@@ -279,7 +279,7 @@ impl Store for SqliteStore {
                 && let Some(row) = rows.next()?
             {
                 let document = document(row)?;
-                if !span.contains(&document.key.sk) {
+                if !contains(span, &document.key.sk) {
                     break;
                 }
                 documents.push(document);
@@ -311,6 +311,13 @@ impl OwnedSpan {
             Self::Prefix(prefix) => Span::Prefix(prefix),
             Self::Range { from, to } => Span::Range { from, to },
         }
+    }
+}
+
+fn contains(span: Span<'_>, sk: &str) -> bool {
+    match span {
+        Span::Prefix(prefix) => sk.starts_with(prefix),
+        Span::Range { from, to } => from <= sk && sk <= to,
     }
 }
 

@@ -195,21 +195,11 @@ async fn an_operator_sees_members_as_columns() {
 async fn an_item_edited_by_hand_is_read_or_explained() {
     for endpoint in endpoints() {
         let (store, table) = fresh_at(&endpoint).await;
-        let put = |sk: &'static str, version: AttributeValue| {
-            let client_config = config(&endpoint);
-            let table = table.clone();
-            async move {
-                Client::new(&client_config.await)
-                    .put_item()
-                    .table_name(table)
-                    .item("pk", AttributeValue::S("a".to_owned()))
-                    .item("sk", AttributeValue::S(sk.to_owned()))
-                    .item("version", version)
-                    .item("note", AttributeValue::S("by hand".to_owned()))
-                    .send()
-                    .await
-                    .unwrap();
-            }
+        let client = Client::new(&config(&endpoint).await);
+        let put = async |sk: &str, version: AttributeValue| {
+            let item = client.put_item().table_name(&table).item("pk", AttributeValue::S("a".to_owned()));
+            let item = item.item("sk", AttributeValue::S(sk.to_owned())).item("version", version);
+            item.item("note", AttributeValue::S("by hand".to_owned())).send().await.unwrap();
         };
         put("good", AttributeValue::N("4".to_owned())).await;
         put("bad", AttributeValue::S("four".to_owned())).await;
@@ -252,4 +242,23 @@ async fn an_endpoint_that_does_not_answer_is_an_error_that_names_the_table() {
     let error = store.get(&Key::new("a", "b")).await.unwrap_err();
     assert!(matches!(error, StoreError::Unavailable { .. }));
     assert!(error.to_string().contains("the DynamoDB table bridge"), "{error}");
+}
+
+#[tokio::test]
+async fn a_table_that_leaves_all_keys_unprocessed_is_given_up() {
+    const NOTHING: &str = r#"{"Responses": {}, "UnprocessedKeys": {"bridge": {"ConsistentRead": true,
+        "Keys": [{"pk": {"S": "a"}, "sk": {"S": "b"}}]}}}"#;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            while read_message(&mut client).await.is_some() {
+                let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", NOTHING.len());
+                client.write_all((head + NOTHING).as_bytes()).await.unwrap();
+            }
+        }
+    });
+    let store = DynamoStore::new(&config(&address).await, "bridge");
+    let error = store.get_many(&[Key::new("a", "b")]).await.unwrap_err().to_string();
+    assert!(error.contains("throttled") && error.contains("bridge"), "{error}");
 }

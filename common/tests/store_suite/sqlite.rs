@@ -16,6 +16,7 @@ use crate::store_suite::{increment, run_suite};
 mod file {
     use super::*;
 
+    #[expect(clippy::unused_async, reason = "others have to wait")]
     async fn fresh() -> Option<(SqliteStore, TempDir)> {
         let directory = tempdir().unwrap();
         Some((SqliteStore::open(directory.path().join("state.sqlite")).unwrap(), directory))
@@ -27,6 +28,7 @@ mod file {
 mod memory {
     use super::*;
 
+    #[expect(clippy::unused_async, reason = "others have to wait")]
     async fn fresh() -> Option<(SqliteStore, ())> {
         Some((SqliteStore::in_memory().unwrap(), ()))
     }
@@ -185,5 +187,5 @@ fn a_dead_process_leaves_no_lock() {
 fn helper_locks() {
     let _lock = store_of_parent().try_lock().unwrap().unwrap();
     println!("locked");
-    std::thread::sleep(std::time::Duration::from_secs(60));
+    std::thread::sleep(std::time::Duration::from_mins(1));
 }
