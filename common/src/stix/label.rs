@@ -58,10 +58,9 @@ impl Serialize for LabelName {
     }
 }
 
-/// A set of labels in order, each once whatever its spelling.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-#[serde(transparent)]
-pub struct LabelSet(Vec<LabelName>);
+/// A set of labels in order, each once whatever its spelling. Shared, because most objects of a sample have the same.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LabelSet(Arc<Vec<LabelName>>);
 
 impl LabelSet {
     /// Whether there are none.
@@ -78,23 +77,24 @@ impl LabelSet {
     /// Adds all of another set.
     pub fn merge(&mut self, other: &LabelSet) {
         if self != other && !other.is_empty() {
-            self.0.extend(other.0.iter().cloned());
-            self.normalise();
+            *self = self.iter().chain(other.iter()).cloned().collect();
         }
-    }
-
-    /// Of several spellings the smallest stays, so that the order of merging does not matter.
-    fn normalise(&mut self) {
-        self.0.sort_unstable();
-        self.0.dedup_by(|later, earlier| later.key == earlier.key);
     }
 }
 
 impl FromIterator<LabelName> for LabelSet {
     fn from_iter<I: IntoIterator<Item = LabelName>>(names: I) -> Self {
-        let mut set = Self(names.into_iter().collect());
-        set.normalise();
-        set
+        let mut names: Vec<_> = names.into_iter().collect();
+        // Of several spellings the smallest stays, so that the order of merging does not matter.
+        names.sort_unstable();
+        names.dedup_by(|later, earlier| later.key == earlier.key);
+        Self(Arc::new(names))
+    }
+}
+
+impl Serialize for LabelSet {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.iter())
     }
 }
 
