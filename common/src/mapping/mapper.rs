@@ -263,8 +263,13 @@ impl<'a> Mapper<'a> {
 
     /// Adds what all bundles need, and puts everything in order.
     pub(super) fn finish(mut self) -> MappedSample {
-        let used: BTreeSet<_> =
-            self.objects.values().filter_map(Object::labels).flat_map(LabelSet::iter).collect();
+        let mut sets: Vec<&LabelSet> = Vec::new();
+        for set in self.objects.values().filter_map(Object::labels) {
+            if !sets.iter().any(|known| known.is_shared_with(set)) {
+                sets.push(set);
+            }
+        }
+        let used: BTreeSet<_> = sets.into_iter().flat_map(LabelSet::iter).collect();
         let labels: Vec<Body> = used.into_iter().filter_map(|name| self.labels.object(name)).collect();
         for label in labels {
             self.add(label);
