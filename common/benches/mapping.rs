@@ -133,7 +133,7 @@ fn main() {
     #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
     let rate = f64::from(rounds) * SAMPLES as f64 / start.elapsed().as_secs_f64();
     println!("\n{SAMPLES} samples: {} objects, {} bytes of bundles", size.0, size.1);
-    println!("VMRay Bridge, parse + map + pack + write: {rate:.0} samples/s on one core");
+    println!("VMRay Bridge, parse + map + pack + write: {rate:.0} samples/s (one thread, wall clock)");
     println!(
         "Python connector (pycti 7.260817.0), mapping alone: {PYTHON:.0} samples/s; {:.0} times as many",
         rate / PYTHON
