@@ -10,10 +10,12 @@ mod label;
 mod left_out;
 mod mapped;
 mod marking;
+mod merge;
 pub mod object;
 pub mod pattern;
 mod split;
 mod timestamp;
+mod write;
 
 use uuid::Uuid;
 
