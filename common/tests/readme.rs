@@ -36,10 +36,7 @@ fn section<'a>(text: &'a str, heading: &str) -> &'a str {
 /// The names in backquotes in the first column of the tables in `text`.
 fn first_column(text: &str) -> BTreeSet<String> {
     let cells = text.lines().filter_map(|line| line.strip_prefix("| `")?.split(" |").next());
-    cells
-        .flat_map(|cell| cell.split(", "))
-        .map(|name| name.trim_matches('`').to_owned())
-        .collect()
+    cells.flat_map(|cell| cell.split(", ")).map(|name| name.trim_matches('`').to_owned()).collect()
 }
 
 /// The texts between `open` and `close` in `source`.
@@ -78,7 +75,8 @@ fn every_kind_of_failure_is_explained() {
 #[test]
 fn every_member_of_the_answer_is_explained() {
     let source = read("functions/ingest/src/answer.rs");
-    let members = item(&source, "pub struct Answer {").lines().filter_map(|line| line.trim().strip_prefix("pub "));
+    let members =
+        item(&source, "pub struct Answer {").lines().filter_map(|line| line.trim().strip_prefix("pub "));
     let members: BTreeSet<_> =
         members.filter_map(|member| member.split_once(": ")).map(|(name, _)| name.to_owned()).collect();
     assert_eq!(first_column(section(&read("README.md"), "## What a run answers")), members);
@@ -102,7 +100,8 @@ fn every_reason_for_quarantine_is_explained() {
 
 #[test]
 fn every_reason_for_leaving_out_is_explained() {
-    let mut reasons = all_between(item(&read("common/src/mapping/values.rs"), "pub mod reason {"), "&str = \"", '"');
+    let mut reasons =
+        all_between(item(&read("common/src/mapping/values.rs"), "pub mod reason {"), "&str = \"", '"');
     for source in ["functions/ingest/src/analysis.rs", "functions/ingest/src/run.rs"] {
         let source = read(source);
         reasons.extend(all_between(&source, "left_out.add(\"", '"'));
@@ -114,9 +113,12 @@ fn every_reason_for_leaving_out_is_explained() {
 #[test]
 fn every_command_is_named() {
     let source = read("functions/local/src/main.rs");
-    let commands = item(&source, "enum Command {").lines().skip(1).filter(|line| !line.trim().starts_with("//"));
+    let commands =
+        item(&source, "enum Command {").lines().skip(1).filter(|line| !line.trim().starts_with("//"));
     let readme = read("README.md");
-    for command in commands.filter_map(|line| line.trim().split(['(', ',']).next()).filter(|name| !name.is_empty()) {
+    for command in
+        commands.filter_map(|line| line.trim().split(['(', ',']).next()).filter(|name| !name.is_empty())
+    {
         let command = command.to_lowercase();
         let written = [format!("vmray-bridge {command}"), format!("`{command}`"), format!("-- {command}")];
         assert!(written.iter().any(|text| readme.contains(text)), "{command}");
@@ -135,7 +137,8 @@ fn every_link_leads_somewhere() {
             assert!(target.exists(), "{document}: {link}");
             if !anchor.is_empty() {
                 let headings = fs::read_to_string(&target).unwrap();
-                let known: BTreeSet<_> = headings.lines().filter(|line| line.starts_with('#')).map(slug).collect();
+                let known: BTreeSet<_> =
+                    headings.lines().filter(|line| line.starts_with('#')).map(slug).collect();
                 assert!(known.contains(anchor), "{document}: {link}; there are {known:?}");
             }
         }
