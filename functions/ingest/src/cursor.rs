@@ -94,7 +94,11 @@ impl<'a> StoredCursor<'a> {
     }
 
     /// Takes the lease, or says who has it.
-    pub async fn acquire(&mut self, lease: Lease, now: DateTime<Utc>) -> Result<Result<(), Lease>, CursorError> {
+    pub async fn acquire(
+        &mut self,
+        lease: Lease,
+        now: DateTime<Utc>,
+    ) -> Result<Result<(), Lease>, CursorError> {
         if let Some(held) = self.cursor.lease.as_ref().filter(|held| held.until > now) {
             return Ok(Err(held.clone()));
         }

@@ -14,7 +14,9 @@ const TOO_MANY: usize = 5;
 
 /// Too many samples fail for it to be the samples' fault.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("{what}; the last: {detail}. This is not the samples' fault: check the VMRay key's rights, both servers and what is between; nothing is lost, the next run tries them again")]
+#[error(
+    "{what}; the last: {detail}. This is not the samples' fault: check the VMRay key's rights, both servers and what is between; nothing is lost, the next run tries them again"
+)]
 pub struct Systemic {
     what: String,
     detail: String,
@@ -51,7 +53,10 @@ impl Health {
         if self.in_a_row < TOO_MANY {
             return Ok(());
         }
-        Err(Systemic { what: format!("{TOO_MANY} different samples in a row failed"), detail: detail.to_owned() })
+        Err(Systemic {
+            what: format!("{TOO_MANY} different samples in a row failed"),
+            detail: detail.to_owned(),
+        })
     }
 
     /// A sample that had failed is fine after all.

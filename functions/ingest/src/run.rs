@@ -67,7 +67,7 @@ pub struct TimeLimit(pub Duration);
 
 impl TimeLimit {
     /// No limit in practice, for one machine.
-    pub const NONE: Self = Self(Duration::from_secs(30 * 24 * 3600));
+    pub const NONE: Self = Self(Duration::from_hours(30 * 24));
 }
 
 /// What is left of the time, by what it may be spent on. Each stage leaves room for the ones behind it.
@@ -142,9 +142,8 @@ enum Stop {
 impl<E: Into<RunError>> From<E> for Stop {
     fn from(error: E) -> Self {
         match error.into() {
-            RunError::Vmray(VmrayError::OutOfTime { .. }) | RunError::Opencti(OpenctiError::OutOfTime { .. }) => {
-                Self::OutOfTime
-            }
+            RunError::Vmray(VmrayError::OutOfTime { .. })
+            | RunError::Opencti(OpenctiError::OutOfTime { .. }) => Self::OutOfTime,
             error => Self::Failed(error),
         }
     }
@@ -460,7 +459,9 @@ impl Ingest {
             registration.state().to_owned()
         } else {
             match connector::works(opencti, id).await {
-                Ok(works) => answer.rejected = feedback::new_errors(&works, &mut stored.cursor.reported_errors),
+                Ok(works) => {
+                    answer.rejected = feedback::new_errors(&works, &mut stored.cursor.reported_errors)
+                }
                 Err(error) => warn!(%error, "could not read what became of earlier bundles"),
             }
             mirror(answer, error)
@@ -512,22 +513,23 @@ fn lag_seconds(cursor: &Cursor, initial: DateTime<Utc>, everything_handled: bool
 fn log_end(answer: &Answer) {
     let status = answer.status.as_str();
     let (samples, objects, bundles) = (answer.samples, answer.objects, answer.bundles);
-    match &answer.error {
-        Some(error) => tracing::error!(status, kind = answer.error_kind, %error, samples, "run failed"),
-        None => info!(
-            status,
-            submissions = answer.submissions,
-            samples,
-            objects,
-            bundles,
-            quarantined = answer.quarantined,
-            waiting = answer.waiting,
-            vmray_calls = answer.calls.vmray,
-            opencti_calls = answer.calls.opencti,
-            duration_ms = answer.duration_ms,
-            "run ended"
-        ),
+    if let Some(error) = &answer.error {
+        tracing::error!(status, kind = answer.error_kind, %error, samples, "run failed");
+        return;
     }
+    info!(
+        status,
+        submissions = answer.submissions,
+        samples,
+        objects,
+        bundles,
+        quarantined = answer.quarantined,
+        waiting = answer.waiting,
+        vmray_calls = answer.calls.vmray,
+        opencti_calls = answer.calls.opencti,
+        duration_ms = answer.duration_ms,
+        "run ended"
+    );
 }
 
 /// Back-pressure: how full the connector's queue on the platform is.

@@ -79,7 +79,8 @@ impl<'a> Delivery<'a> {
                         tracing::warn!(%error, samples = samples.len(), "a bundle was not taken: pushing its samples one by one");
                         pending.extend(samples.into_iter().rev().map(|sample| vec![sample]));
                     } else {
-                        results.extend(samples.iter().map(|s| Delivered::Refused(s.sample_id, error.clone())));
+                        results
+                            .extend(samples.iter().map(|s| Delivered::Refused(s.sample_id, error.clone())));
                     }
                 }
                 Err(error) => return Err(error),
@@ -98,8 +99,11 @@ impl<'a> Delivery<'a> {
         let mut pending = vec![sample];
         let mut first = true;
         while let Some(part) = pending.pop() {
-            let outcome =
-                if std::mem::take(&mut first) { Err(too_large.clone()) } else { self.push_once(std::slice::from_ref(&part)).await };
+            let outcome = if std::mem::take(&mut first) {
+                Err(too_large.clone())
+            } else {
+                self.push_once(std::slice::from_ref(&part)).await
+            };
             match outcome {
                 Ok(()) => {}
                 Err(error @ OpenctiError::TooLarge { .. }) => match common::stix::halve(part) {
