@@ -401,9 +401,9 @@ impl Ingest {
         let initial = self.settings.feed.initial_fetch;
         let seen = registration.connector_state_timestamp.clone();
         if cursor.position.is_none() {
-            cursor.position = Some(match registration.python_last_run() {
+            cursor.start_at(match registration.python_last_run() {
                 Some(last_run) => {
-                    let from = last_run.min(Utc::now());
+                    let from = last_run.min(Utc::now()) - self.overlap();
                     info!(%from, "taking over from the Python connector's last run instead of the initial date");
                     from
                 }
@@ -411,16 +411,15 @@ impl Ingest {
             });
             cursor.state_timestamp = seen;
             stored.save().await?;
+        } else if cursor.state_timestamp.is_none() {
+            // An operator set the position before the first run.
+            cursor.state_timestamp = seen;
         } else if seen.is_some() && cursor.state_timestamp != seen {
             info!(from = %initial, "the connector was reset in OpenCTI: everything comes again");
             quarantine.retry_all(Utc::now()).await?;
-            *cursor = Cursor {
-                position: Some(initial),
-                state_timestamp: seen,
-                lease: cursor.lease.clone(),
-                reported_errors: std::mem::take(&mut cursor.reported_errors),
-                ..Cursor::default()
-            };
+            cursor.start_at(initial);
+            cursor.checked_at = None;
+            cursor.state_timestamp = seen;
             stored.save().await?;
         }
         Ok(())
@@ -431,10 +430,14 @@ impl Ingest {
     }
 
     fn window(&self, manual: Option<Manual>, cursor: &Cursor, now: DateTime<Utc>) -> Window {
-        let position = cursor.position.unwrap_or(self.settings.feed.initial_fetch);
+        let initial = self.settings.feed.initial_fetch;
+        let position = cursor.position.unwrap_or(initial);
         let manual = manual.unwrap_or_default();
         Window {
-            from: manual.from.unwrap_or_else(|| position - self.overlap()),
+            // Behind the position rows may appear late, but what was not asked for from the start is not now.
+            from: manual
+                .from
+                .unwrap_or_else(|| (position - self.overlap()).max(cursor.start.unwrap_or(initial))),
             to: manual.to.unwrap_or(now + CLOCK_TOLERANCE),
         }
     }
@@ -792,11 +795,19 @@ impl<'a, 'c, 's> Run<'a, 'c, 's> {
                 return Err(error.into());
             }
             Outcome::Filtered => {
+                self.note_read(arrivals.pass);
                 self.answer.skipped += work.submissions.len() as u64;
-                self.is_fine(&work, arrivals.pass).await?;
+                self.is_fine(&work).await?;
             }
-            Outcome::Failed(reason, detail) => self.failed(work, reason, detail, arrivals)?,
+            Outcome::Failed(reason, detail) => {
+                let sample = work.sample_id;
+                arrivals.fail(work, reason, detail.clone());
+                if arrivals.pass == Pass::First {
+                    self.health.unreadable(sample, reason, &detail)?;
+                }
+            }
             Outcome::Mapped(mapped) => {
+                self.note_read(arrivals.pass);
                 for group in arrivals.pack(work, *mapped, self.ingest.settings.run.bundle) {
                     self.deliver(group, arrivals).await?;
                 }
@@ -809,21 +820,24 @@ impl<'a, 'c, 's> Run<'a, 'c, 's> {
     /// Pushes one bundle's samples and saves how far that brings us.
     async fn deliver(&mut self, samples: Vec<MappedSample>, arrivals: &mut Arrivals) -> Result<(), Stop> {
         self.check_queue().await?;
-        for result in self.delivery.push(samples).await? {
+        let mut results = Vec::with_capacity(samples.len());
+        let pushed = self.delivery.push(samples, &mut results).await;
+        for result in results {
             match result {
                 Delivered::Accepted(sample) => {
+                    self.health.accepted();
                     let Some((work, left_out)) = arrivals.accepted(sample) else { continue };
                     self.answer.samples += 1;
                     self.answer.left_out.merge(&left_out);
-                    self.is_fine(&work, arrivals.pass).await?;
+                    self.is_fine(&work).await?;
                 }
                 Delivered::Refused(sample, error) => {
                     let Some(work) = arrivals.refused(sample) else { continue };
-                    let reason = match error {
-                        OpenctiError::TooLarge { .. } => Reason::TooLarge,
-                        _ => Reason::PushRefused,
-                    };
-                    self.failed(work, reason, error.to_string(), arrivals)?;
+                    let reason = if error.is_too_large() { Reason::TooLarge } else { Reason::PushRefused };
+                    arrivals.fail(work, reason, error.to_string());
+                    if arrivals.pass == Pass::First {
+                        self.health.refused(sample, reason, &error.to_string())?;
+                    }
                 }
             }
         }
@@ -832,15 +846,19 @@ impl<'a, 'c, 's> Run<'a, 'c, 's> {
         if let Some(hook) = &self.ingest.progress {
             hook(self.answer);
         }
-        Ok(())
+        Ok(pushed?)
+    }
+
+    /// Only first tries say something about the servers' health.
+    fn note_read(&mut self, pass: Pass) {
+        if pass == Pass::First {
+            self.health.read();
+        }
     }
 
     /// A sample is behind us: settled, and no longer in quarantine.
-    async fn is_fine(&mut self, work: &Work, pass: Pass) -> Result<(), Stop> {
-        match pass {
-            Pass::First => self.health.good(),
-            Pass::Again => self.health.recovered(work.sample_id),
-        }
+    async fn is_fine(&mut self, work: &Work) -> Result<(), Stop> {
+        self.health.recovered(work.sample_id);
         for submission in &work.submissions {
             self.progress.settle(submission.id);
         }
@@ -848,23 +866,6 @@ impl<'a, 'c, 's> Run<'a, 'c, 's> {
             self.quarantine.remove(work.sample_id).await?;
         }
         Ok(())
-    }
-
-    fn failed(
-        &mut self,
-        work: Work,
-        reason: Reason,
-        detail: String,
-        arrivals: &mut Arrivals,
-    ) -> Result<(), Stop> {
-        let sample = work.sample_id;
-        info!(sample_id = sample.0, %reason, detail, "a sample could not be ingested");
-        let judged = match arrivals.pass {
-            Pass::First => self.health.bad(sample, reason, &detail),
-            Pass::Again => Ok(()),
-        };
-        arrivals.failures.push(Failed { work, reason, detail, attempts: 1 });
-        Ok(judged?)
     }
 
     /// Quarantine first, then the checkpoint that passes the sample.
@@ -951,6 +952,12 @@ impl Arrivals {
         let parts = mapped.split(&limits);
         self.packed.insert(work.sample_id, Packed { work, left_out, parts: parts.len() });
         parts.into_iter().filter_map(|part| self.packer.add(part)).collect()
+    }
+
+    /// A sample cannot be ingested now.
+    fn fail(&mut self, work: Work, reason: Reason, detail: String) {
+        info!(sample_id = work.sample_id.0, %reason, detail, "a sample could not be ingested");
+        self.failures.push(Failed { work, reason, detail, attempts: 1 });
     }
 
     /// What waits for a bundle to fill up.

@@ -65,8 +65,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
             );
             return Err(Failure::Failed(message));
         }
-        stored.cursor =
-            Cursor { position: Some(position), done: ingest::progress::Done::default(), ..stored.cursor };
+        stored.cursor.start_at(position);
         stored.save().await.map_err(Failure::failed)?;
     }
     print(&stored.cursor, arguments.state.json);

@@ -72,7 +72,7 @@ impl State {
 /// Whether the state may be changed now.
 pub(crate) enum Access {
     /// As long as this lives; a table's lease is in the table itself.
-    Granted(#[expect(dead_code, reason = "its drop frees the lock")] Option<RunLock>),
+    Granted(Option<RunLock>),
     /// Another process is at it.
     Busy,
 }

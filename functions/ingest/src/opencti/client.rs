@@ -112,6 +112,18 @@ pub enum OpenctiError {
 }
 
 impl OpenctiError {
+    /// Whether a smaller body may pass.
+    #[must_use]
+    pub fn is_too_large(&self) -> bool {
+        matches!(self, Self::TooLarge { .. })
+    }
+
+    /// Whether it may be due to what was sent, since somebody did answer.
+    #[must_use]
+    pub fn is_about_the_bundle(&self) -> bool {
+        matches!(self, Self::TooLarge { .. } | Self::Refused { .. } | Self::Failing { .. })
+    }
+
     fn again(&self) -> Again {
         match self {
             Self::Failing { retry_after: Some(pause), .. } => Again::After(*pause),
