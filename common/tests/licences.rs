@@ -15,7 +15,7 @@ const TWICE: [&str; 6] = ["base64", "block-buffer", "cpufeatures", "crypto-commo
 struct Package {
     name: String,
     version: String,
-    /// A folder or a git address; nothing for crates.io.
+    /// A folder or a git address; nothing for the registry.
     origin: Option<String>,
     licence: String,
 }
@@ -103,7 +103,7 @@ fn expressions_are_read() {
 }
 
 #[test]
-fn every_licence_is_an_allowed_one_and_every_package_comes_from_cratesio_or_from_here() {
+fn every_licence_is_an_allowed_one_and_every_package_comes_from_the_registry_or_from_here() {
     let packages = packages(&["--workspace", "--all-features", "--edges", "normal,build,dev"]);
     assert!(packages.len() > 100, "only {} packages", packages.len());
     for Package { name, version, origin, licence } in packages {
