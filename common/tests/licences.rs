@@ -10,7 +10,7 @@ use std::{
 const ALLOWED: [&str; 6] = ["Apache-2.0", "MIT", "BSD-3-Clause", "ISC", "Unicode-3.0", "Zlib"];
 
 /// Packages that the function holds in two versions, because two of its dependencies do not agree.
-const TWICE: [&str; 6] = ["base64", "block-buffer", "cpufeatures", "crypto-common", "digest", "syn"];
+const TWICE: [&str; 2] = ["base64", "syn"];
 
 struct Package {
     name: String,
