@@ -283,8 +283,11 @@ impl Ingest {
         answer.dry_run = manual.is_some_and(|manual| manual.dry_run);
         let load = StoredCursor::load(self.store.as_ref(), &self.settings.connector.id);
         let (keys, stored) = tokio::join!(self.secrets.keys(), load);
+        if let Ok(stored) = &stored {
+            answer.position = stored.cursor.position;
+            answer.lag_seconds = Some(lag_seconds(&stored.cursor, self.settings.feed.initial_fetch, false));
+        }
         let (keys, mut stored) = (keys?, stored?);
-        answer.position = stored.cursor.position;
         if answer.dry_run {
             return self.run_leased(manual, times, &keys, &mut stored, answer).await;
         }
@@ -326,8 +329,9 @@ impl Ingest {
         };
         let ended = self.run_connected(&session, stored, answer).await;
         answer.calls = Calls { vmray: session.vmray.calls(), opencti: session.opencti.calls() };
-        let everything = ended.is_ok() && answer.status == Status::Done;
-        answer.lag_seconds = lag_seconds(&stored.cursor, self.settings.feed.initial_fetch, everything);
+        // A window is not everything, and a dry run handles nothing.
+        let everything = ended.is_ok() && answer.status == Status::Done && session.manual.is_none();
+        answer.lag_seconds = Some(lag_seconds(&stored.cursor, self.settings.feed.initial_fetch, everything));
         ended
     }
 
