@@ -177,9 +177,9 @@ impl World {
         self.settings.insert(name.to_owned(), value.to_owned());
     }
 
-    /// Makes the product write a bundle per sample.
+    /// Makes the product write a bundle per sample of [`add`]: one has 29 objects, two have 45.
     pub fn one_sample_per_bundle(&mut self) {
-        self.set("BUNDLE_MAX_OBJECTS", "1");
+        self.set("BUNDLE_MAX_OBJECTS", "30");
     }
 
     /// A new process of the function: a cold start.
@@ -261,6 +261,11 @@ impl Lambda {
         self.send(event, limit).outcome().await
     }
 
+    /// Sends an event as `cargo lambda watch` does, whose deadline is the constant 600000.
+    pub async fn invoke_in_the_emulator(&self, event: Value) -> Outcome {
+        Invocation { ended: self.api.send_telling(event, MINUTES, Some(600_000)), lambda: self }.outcome().await
+    }
+
     /// Ends the process as Lambda does at the deadline: without a word. Comes back when it is gone.
     pub async fn kill(&mut self) {
         self.child.kill().await.expect("a process of ours can be killed");
@@ -333,6 +338,7 @@ impl Invocation<'_> {
         };
         assert!(late.is_zero(), "answered {late:?} after its deadline: {outcome:?}\n{}", lambda.stdout());
         lambda.keeps_its_secrets(&outcome);
+        assert_eq!(lambda.stderr(), "", "everything is a line of JSON on standard output");
         outcome
     }
 }

@@ -36,6 +36,8 @@ struct Order {
     id: String,
     event: Value,
     limit: Duration,
+    /// What the process is told instead of the time at which the invocation ends.
+    told: Option<u64>,
 }
 
 /// An event that the process has taken and not answered.
@@ -117,13 +119,18 @@ impl RuntimeApi {
 
     /// Puts an event into the queue. Its outcome comes with the time by which it missed its deadline.
     pub fn send(&self, event: Value, limit: Duration) -> oneshot::Receiver<Ended> {
+        self.send_telling(event, limit, None)
+    }
+
+    /// [`send`](Self::send) with another deadline in the header than the true one.
+    pub fn send_telling(&self, event: Value, limit: Duration, told: Option<u64>) -> oneshot::Receiver<Ended> {
         let (sender, receiver) = oneshot::channel();
         let mut book = self.shared.book();
         book.last += 1;
         let id = format!("request-{}", book.last);
         book.waiting.insert(id.clone(), sender);
         drop(book);
-        self.shared.queue.send(Order { id, event, limit }).expect("the receiver lives as long as the server");
+        self.shared.queue.send(Order { id, event, limit, told }).expect("the receiver lives as long as the server");
         receiver
     }
 }
@@ -138,7 +145,7 @@ async fn next(State(shared): State<Arc<Shared>>) -> (HeaderMap, String) {
     };
     set("content-type", "application/json");
     set("lambda-runtime-aws-request-id", &order.id);
-    set("lambda-runtime-deadline-ms", &deadline.as_millis().to_string());
+    set("lambda-runtime-deadline-ms", &order.told.map_or_else(|| deadline.as_millis().to_string(), |told| told.to_string()));
     set("lambda-runtime-invoked-function-arn", "arn:aws:lambda:us-east-1:123456789012:function:ingest");
     set("lambda-runtime-trace-id", "Root=1-5759e988-bd862e3fe1be46a994272793;Sampled=0");
     shared.book().taken.insert(order.id, Taken { deadline: Instant::now() + order.limit });

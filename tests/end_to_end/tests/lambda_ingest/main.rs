@@ -9,4 +9,10 @@
     reason = "a helper that fails fails its test"
 )]
 
+mod answer;
 mod cycle;
+mod deadline;
+mod lease;
+mod quarantine;
+mod secrets;
+mod store;
