@@ -24,7 +24,12 @@ pub struct HttpSettings {
 
 impl Default for HttpSettings {
     fn default() -> Self {
-        Self { ca_bundle: None, verify_tls: true, disable_proxy: false, connect_timeout: Duration::from_secs(5) }
+        Self {
+            ca_bundle: None,
+            verify_tls: true,
+            disable_proxy: false,
+            connect_timeout: Duration::from_secs(5),
+        }
     }
 }
 
@@ -306,14 +311,16 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn no_pause_outlives_the_deadline() {
-        let (tries, took) = tries_until_given_up(Again::After(Duration::from_secs(60)), Duration::from_secs(5)).await;
+        let (tries, took) =
+            tries_until_given_up(Again::After(Duration::from_secs(60)), Duration::from_secs(5)).await;
         assert_eq!(tries, 1);
         assert!(took < Duration::from_secs(5));
     }
 
     #[test]
     fn a_bundle_without_certificates_is_refused() {
-        let settings = HttpSettings { ca_bundle: Some("no certificate".to_owned()), ..HttpSettings::default() };
+        let settings =
+            HttpSettings { ca_bundle: Some("no certificate".to_owned()), ..HttpSettings::default() };
         assert!(matches!(client(&settings), Err(HttpSetupError::CaBundle(_))));
     }
 }

@@ -20,7 +20,7 @@ fn sample(id: u64, choices: &[u8], minute: u8) -> MappedSample {
         let name = ["Emotet", "emotet", "QakBot", "Gen:Variant.1"][usize::from(pick(index + 1, 4))];
         let common = json!({"ioc": true, "verdict": "malicious", "analysis_ids": [choice % 3], "threat_names": [name],
             "classifications": [if choice % 2 == 0 { "Trojan" } else { "Spyware" }]});
-        let mut with = |list: &mut Vec<Value>, more: Value| {
+        let with = |list: &mut Vec<Value>, more: Value| {
             let mut entry = common.clone();
             entry.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
             list.push(entry);
@@ -166,7 +166,9 @@ proptest! {
     #[test]
     fn even_absurd_limits_lose_nothing(sample in any_sample()) {
         let parts = sample.clone().split(&BundleLimits { max_objects: 1, max_bytes: 1 });
-        parts.iter().for_each(|part| assert_self_contained(&Bundle::merge(std::slice::from_ref(part), &none())));
+        for part in &parts {
+            assert_self_contained(&Bundle::merge(std::slice::from_ref(part), &none()));
+        }
         prop_assert_eq!(json_of(&parts), json_of(&[sample]));
     }
 

@@ -39,9 +39,9 @@ fn shown(id: &str, objects: &Objects) -> String {
     format!("{}:{name}", object["type"].as_str().unwrap())
 }
 
-fn missing_in(these: &Objects, those: &Objects) -> Vec<String> {
+fn missing_in(these: &Objects, others: &Objects) -> Vec<String> {
     let mut missing: Vec<_> =
-        these.keys().filter(|id| !those.contains_key(*id)).map(|id| shown(id, these)).collect();
+        these.keys().filter(|id| !others.contains_key(*id)).map(|id| shown(id, these)).collect();
     missing.sort();
     missing
 }

@@ -76,7 +76,7 @@ fn is_not_the_platforms(vector: &Value) -> bool {
         "location" => input["x_opencti_location_type"] == "country",
         "attack-pattern" => input["x_mitre_id"].is_null(),
         "relationship" => !input["start_time"].is_null(),
-        "report" => !input["published"].as_str().unwrap().ends_with(".000Z"),
+        "report" => !input["published"].as_str().unwrap().contains(".000Z"),
         // The library does not normalise; the platform does.
         "label" => {
             note.contains("NOT normalise")

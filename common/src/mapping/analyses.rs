@@ -2,7 +2,8 @@
 //! them, and so get score, labels and kill chain phases.
 
 use std::borrow::Cow;
-use std::collections::{BTreeSet, HashMap};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 
 use super::labels::LabelBook;
@@ -125,16 +126,19 @@ fn look<'a>(
 
 /// The worst threat indicators, worst first.
 pub(super) fn list<'a>(vtis: impl Iterator<Item = &'a ThreatIndicator>) -> String {
-    let mut lines: Vec<(u8, String)> = vtis
-        .filter_map(|vti| {
-            let (category, operation) = (vti.category.as_deref()?, vti.operation.as_deref()?);
-            Some((vti.score.unwrap_or(0).min(5), format!("{}: {}", markdown(category), markdown(operation))))
-        })
-        .collect();
-    lines.sort_unstable_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
-    lines.dedup();
+    // Several analyses may see the same with different scores: the worst counts.
+    let mut worst: BTreeMap<String, u8> = BTreeMap::new();
+    for vti in vtis {
+        if let (Some(category), Some(operation)) = (vti.category.as_deref(), vti.operation.as_deref()) {
+            let score = worst.entry(format!("{}: {}", markdown(category), markdown(operation))).or_default();
+            *score = vti.score.unwrap_or(0).min(5).max(*score);
+        }
+    }
+    let mut lines: Vec<_> = worst.into_iter().collect();
+    // Stable: those of one score stay in the order of their texts.
+    lines.sort_by_key(|(_, score)| Reverse(*score));
     let lines = lines.into_iter().take(LISTED);
-    lines.map(|(score, line)| format!("- {line} ({score}/5)")).collect::<Vec<_>>().join("\n")
+    lines.map(|(line, score)| format!("- {line} ({score}/5)")).collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! these, and VMRay may know other hashes of it each time; whatever shares a hash is one file.
 
 use std::collections::{BTreeSet, HashMap};
+use std::rc::Rc;
 
 use super::iocs;
 use super::mapper::{Found, Mapper, former_id};
@@ -156,7 +157,7 @@ impl<'a> Mapper<'a> {
     /// Maps all versions of one file.
     fn file(&mut self, group: Vec<Version<'a>>, files: &mut Files) {
         let details = details(&group);
-        let iocs: Vec<&IocCore> = group.iter().filter_map(|version| version.origin.core()).collect();
+        let iocs: Vec<&'a IocCore> = group.iter().filter_map(|version| version.origin.core()).collect();
         let is_sample = group.iter().any(|version| matches!(version.origin, Origin::Sample));
         let relatives: Vec<usize> = group.iter().filter_map(|version| version.origin.relative()).collect();
         let file = self.united(group);
@@ -165,7 +166,10 @@ impl<'a> Mapper<'a> {
         } else if iocs.is_empty() {
             self.auxiliary(ObservableValue::File(Box::new(file)))
         } else {
-            let context = self.context(&united_core(&iocs));
+            let context = match iocs[..] {
+                [one] => self.shared_context(one),
+                _ => Rc::new(self.context(&united_core(&iocs))),
+            };
             self.found(file_ioc(file, details), &context).observable
         };
         files.relatives.extend(relatives.into_iter().map(|index| (index, observable)));

@@ -59,7 +59,7 @@ impl<'a> Mapper<'a> {
         &mut self,
         kind: IocType,
         iocs: &'a [T],
-        core: impl Fn(&T) -> &IocCore,
+        core: impl Fn(&'a T) -> &'a IocCore,
         map: impl Fn(&mut Self, &T, &Context) -> Result<(), &'static str>,
     ) {
         if !self.settings.ioc_types.contains(&kind) {
@@ -67,7 +67,7 @@ impl<'a> Mapper<'a> {
         }
         for ioc in iocs {
             if is_wanted(core(ioc), self.settings) {
-                let context = self.context(core(ioc));
+                let context = self.shared_context(core(ioc));
                 let mapped = map(self, ioc, &context);
                 if self.valid(mapped).is_some() {
                     self.count(kind.as_str());

@@ -1,5 +1,6 @@
 //! Collects the objects of one sample and knows what they have in common: author's marking, dates, labels.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 
@@ -29,7 +30,12 @@ pub(super) struct Mapper<'a> {
     /// How many IOCs of each type were mapped, for the report.
     pub(super) counts: BTreeMap<&'static str, u32>,
     objects: HashMap<StixId, Object>,
+    /// Most IOCs of a sample say the same besides their values.
+    contexts: HashMap<ContextKey<'a>, Rc<Context>>,
 }
+
+/// Verdict, analyses, threat names, classifications.
+type ContextKey<'a> = (Option<Verdict>, &'a [u64], &'a [String], &'a [String]);
 
 /// What an IOC says besides its value.
 pub(super) struct Context {
@@ -39,6 +45,8 @@ pub(super) struct Context {
     pub(super) families: Vec<Family>,
     pub(super) classifications: Vec<String>,
     pub(super) seen: Rc<Seen>,
+    /// The families' objects, once an IOC with a valid value has needed them.
+    malware: OnceCell<Vec<StixId>>,
 }
 
 /// An IOC with a valid value.
@@ -72,6 +80,7 @@ impl<'a> Mapper<'a> {
             left_out: LeftOut::default(),
             counts: BTreeMap::new(),
             objects: HashMap::new(),
+            contexts: HashMap::new(),
         }
     }
 
@@ -173,11 +182,25 @@ impl<'a> Mapper<'a> {
 
     /// The malware families of a context.
     pub(super) fn malware(&mut self, context: &Context) -> Vec<StixId> {
-        let families = context.families.iter().map(|family| malware::object(family, self.stamp));
-        families.collect::<Vec<_>>().into_iter().map(|body| self.add(body)).collect()
+        let add = || {
+            let stamp = self.stamp;
+            context.families.iter().map(|family| self.add(malware::object(family, stamp))).collect()
+        };
+        context.malware.get_or_init(add).clone()
     }
 
     /// Everything that an IOC says besides its value.
+    pub(super) fn shared_context(&mut self, core: &'a IocCore) -> Rc<Context> {
+        let key = (core.verdict, &core.analysis_ids[..], &core.threat_names[..], &core.classifications[..]);
+        if let Some(context) = self.contexts.get(&key) {
+            return Rc::clone(context);
+        }
+        let context = Rc::new(self.context(core));
+        self.contexts.insert(key, Rc::clone(&context));
+        context
+    }
+
+    /// The same for what is put together from several IOCs.
     pub(super) fn context(&mut self, core: &IocCore) -> Context {
         let seen = self.analyses.of(&core.analysis_ids, &self.labels);
         self.context_of(core.verdict, &core.threat_names, &core.classifications, seen)
@@ -202,6 +225,7 @@ impl<'a> Mapper<'a> {
             families: malware::families(threat_names, classifications),
             classifications: classifications.to_vec(),
             seen,
+            malware: OnceCell::new(),
         }
     }
 
@@ -239,8 +263,13 @@ impl<'a> Mapper<'a> {
 
     /// Adds what all bundles need, and puts everything in order.
     pub(super) fn finish(mut self) -> MappedSample {
-        let used: BTreeSet<_> =
-            self.objects.values().filter_map(Object::labels).flat_map(LabelSet::iter).collect();
+        let mut sets: Vec<&LabelSet> = Vec::new();
+        for set in self.objects.values().filter_map(Object::labels) {
+            if !sets.iter().any(|known| known.is_shared_with(set)) {
+                sets.push(set);
+            }
+        }
+        let used: BTreeSet<_> = sets.into_iter().flat_map(LabelSet::iter).collect();
         let labels: Vec<Body> = used.into_iter().filter_map(|name| self.labels.object(name)).collect();
         for label in labels {
             self.add(label);

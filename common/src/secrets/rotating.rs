@@ -49,10 +49,11 @@ impl RotatingKey {
     pub fn header(&self, keys: &Keys, prefix: &str) -> Result<reqwest::header::HeaderValue, SecretsError> {
         let key = (self.pick)(keys)?;
         let text = format!("{prefix}{}", key.expose_secret());
-        let mut value = reqwest::header::HeaderValue::try_from(text).map_err(|_| SecretsError::Malformed {
-            origin: keys.origin().to_owned(),
-            problem: "a key holds characters that an HTTP header cannot carry".to_owned(),
-        })?;
+        let mut value =
+            reqwest::header::HeaderValue::try_from(text).map_err(|_| SecretsError::Malformed {
+                origin: keys.origin().to_owned(),
+                problem: "a key holds characters that an HTTP header cannot carry".to_owned(),
+            })?;
         value.set_sensitive(true);
         Ok(value)
     }

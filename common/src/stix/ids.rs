@@ -48,6 +48,11 @@ impl Json<'_> {
 /// Escapes only what RFC 8785 escapes: quote, backslash, control characters.
 fn write_text(text: &str, out: &mut String) {
     out.push('"');
+    if !text.bytes().any(|byte| byte < b' ' || byte == b'"' || byte == b'\\') {
+        out.push_str(text);
+        out.push('"');
+        return;
+    }
     for char in text.chars() {
         match char {
             '"' => out.push_str("\\\""),

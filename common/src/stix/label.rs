@@ -2,9 +2,10 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde::{Serialize, Serializer};
+use serde_json::value::{RawValue, to_raw_value};
 
 /// The text of a label. Shared, because the same few labels stand on every object of a sample.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -58,43 +59,66 @@ impl Serialize for LabelName {
     }
 }
 
-/// A set of labels in order, each once whatever its spelling.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-#[serde(transparent)]
-pub struct LabelSet(Vec<LabelName>);
+/// A set of labels in order, each once whatever its spelling. Shared, because most objects of a sample have the same;
+/// written once, because labels are most of a bundle's text.
+#[derive(Debug, Clone, Default)]
+pub struct LabelSet(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    names: Vec<LabelName>,
+    json: OnceLock<Option<Box<RawValue>>>,
+}
+
+impl PartialEq for LabelSet {
+    fn eq(&self, other: &Self) -> bool {
+        self.is_shared_with(other) || self.0.names == other.0.names
+    }
+}
 
 impl LabelSet {
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.0.names.is_empty()
     }
 
     /// The labels, in order.
     pub fn iter(&self) -> impl Iterator<Item = &LabelName> {
-        self.0.iter()
+        self.0.names.iter()
+    }
+
+    /// Whether it is the very same set, which is quicker to say than whether it is equal.
+    #[must_use]
+    pub fn is_shared_with(&self, other: &LabelSet) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// Adds all of another set.
     pub fn merge(&mut self, other: &LabelSet) {
         if self != other && !other.is_empty() {
-            self.0.extend(other.0.iter().cloned());
-            self.normalise();
+            *self = self.iter().chain(other.iter()).cloned().collect();
         }
-    }
-
-    /// Of several spellings the smallest stays, so that the order of merging does not matter.
-    fn normalise(&mut self) {
-        self.0.sort_unstable();
-        self.0.dedup_by(|later, earlier| later.key == earlier.key);
     }
 }
 
 impl FromIterator<LabelName> for LabelSet {
     fn from_iter<I: IntoIterator<Item = LabelName>>(names: I) -> Self {
-        let mut set = Self(names.into_iter().collect());
-        set.normalise();
-        set
+        let mut names: Vec<_> = names.into_iter().collect();
+        // Of several spellings the smallest stays, so that the order of merging does not matter.
+        names.sort_unstable();
+        names.dedup_by(|later, earlier| later.key == earlier.key);
+        Self(Arc::new(Shared { names, json: OnceLock::new() }))
+    }
+}
+
+impl Serialize for LabelSet {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0.json.get_or_init(|| to_raw_value(&self.0.names).ok()) {
+            Some(json) => json.serialize(serializer),
+            // Texts can always be written, so this is never needed.
+            None => serializer.collect_seq(self.iter()),
+        }
     }
 }
 

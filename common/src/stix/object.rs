@@ -5,6 +5,8 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::io;
+use std::sync::OnceLock;
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
@@ -50,10 +52,18 @@ fn unite<T: Ord>(mine: &mut Vec<T>, other: Vec<T>) {
 }
 
 /// An object of a bundle, with its id: computing that once is a good part of what a bundle costs.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Object {
     id: StixId,
     body: Body,
+    /// How many bytes it takes as JSON, once somebody has asked.
+    size: OnceLock<usize>,
+}
+
+impl PartialEq for Object {
+    fn eq(&self, other: &Self) -> bool {
+        self.id == other.id && self.body == other.body
+    }
 }
 
 /// What an object is. What belongs to VMRay carries its author and the marking; what is shared with other
@@ -410,7 +420,7 @@ impl Body {
 
 impl From<Body> for Object {
     fn from(body: Body) -> Self {
-        Self { id: body.id(), body }
+        Self { id: body.id(), body, size: OnceLock::new() }
     }
 }
 
@@ -433,9 +443,20 @@ impl Object {
         match &mut smaller.body {
             Body::MalwareAnalysis(analysis) => analysis.observables.retain(keep),
             Body::Report(report) => report.objects.retain(keep),
-            _ => {}
+            _ => return smaller,
         }
+        smaller.size.take();
         smaller
+    }
+
+    /// How many bytes it takes as JSON.
+    pub(super) fn size(&self) -> usize {
+        *self.size.get_or_init(|| {
+            let mut counter = Counter(0);
+            // Counting cannot fail.
+            let _ = serde_json::to_writer(&mut counter, self);
+            counter.0
+        })
     }
 
     /// Where it stands in a bundle: what others name comes first.
@@ -492,6 +513,7 @@ impl Object {
         if self.id != other.id {
             return;
         }
+        self.size.take();
         match (&mut self.body, other.body) {
             (Body::Label(mine), Body::Label(other)) => {
                 // Of spellings and colours the smallest, as in a set of labels.
@@ -555,6 +577,19 @@ impl Report {
         unite(&mut self.objects, other.objects);
         unite(&mut self.links, other.links);
         self.labels.merge(&other.labels);
+    }
+}
+
+/// Counts what would be written.
+struct Counter(usize);
+
+impl io::Write for Counter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -23,6 +23,10 @@ impl From<DateTime<Utc>> for Timestamp {
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Most dates of a bundle are this one.
+        if *self == Self::CONSTANT {
+            return f.write_str("2020-01-01T00:00:00.000Z");
+        }
         // Every Timestamp comes from a DateTime, so the fallback is never taken.
         let date = DateTime::from_timestamp_millis(self.0).unwrap_or_default();
         f.write_str(&date.to_rfc3339_opts(SecondsFormat::Millis, true))

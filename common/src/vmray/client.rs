@@ -46,7 +46,9 @@ pub struct VmrayPolicy {
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum VmrayError {
     /// The key is wrong, revoked, or not allowed from this address.
-    #[error("VMRay refuses the API key from {origin} (401 on {what}): put a valid key there, and check the key's list of allowed IP addresses")]
+    #[error(
+        "VMRay refuses the API key from {origin} (401 on {what}): put a valid key there, and check the key's list of allowed IP addresses"
+    )]
     Unauthorized {
         /// What was asked for.
         what: String,
@@ -237,10 +239,16 @@ impl VmrayClient {
         let path = format!("submission?submission_finish_time={window}{paging}");
         let what = format!("the submissions finished in {window}");
         // A continuation id works once, so a failure in the middle starts the list again.
-        http::retry(self.policy.retry, self.deadline, || self.list(&place, &path, &what), VmrayError::again).await
+        http::retry(self.policy.retry, self.deadline, || self.list(&place, &path, &what), VmrayError::again)
+            .await
     }
 
-    async fn list(&self, place: &super::gate::Place<'_>, path: &str, what: &str) -> Result<Listing, VmrayError> {
+    async fn list(
+        &self,
+        place: &super::gate::Place<'_>,
+        path: &str,
+        what: &str,
+    ) -> Result<Listing, VmrayError> {
         let mut listing = Listing { rows: Vec::new(), malformed: 0, truncated: false };
         let mut path = path.to_owned();
         loop {
@@ -355,13 +363,15 @@ impl VmrayClient {
         Err(VmrayError::Unauthorized { what: what.to_owned(), origin: keys.origin().to_owned() })
     }
 
-    async fn send_with(&self, keys: &crate::secrets::Keys, path: &str, what: &str) -> Result<Answer, VmrayError> {
-        let authorization =
-            self.key.header(keys, "api_key ").map_err(|e| VmrayError::Keys(Arc::new(e)))?;
-        let request = self
-            .http
-            .get(format!("{}/rest/{path}", self.base))
-            .header(AUTHORIZATION, authorization);
+    async fn send_with(
+        &self,
+        keys: &crate::secrets::Keys,
+        path: &str,
+        what: &str,
+    ) -> Result<Answer, VmrayError> {
+        let authorization = self.key.header(keys, "api_key ").map_err(|e| VmrayError::Keys(Arc::new(e)))?;
+        let request =
+            self.http.get(format!("{}/rest/{path}", self.base)).header(AUTHORIZATION, authorization);
         self.calls.fetch_add(1, Ordering::Relaxed);
         http::send(request, self.policy.limits, self.deadline).await.map_err(|error| match error {
             HttpError::TooLarge(limit) => VmrayError::TooLarge { what: what.to_owned(), limit },
@@ -404,12 +414,16 @@ fn read<T: DeserializeOwned>(answer: &Answer, what: &str) -> Result<Envelope<T>,
             reason: format!("throttled (429: {message})"),
             retry_after: Some(answer.retry_after.unwrap_or(DEFAULT_PAUSE)),
         },
-        StatusCode::REQUEST_TIMEOUT | StatusCode::CONFLICT | StatusCode::LOCKED => {
-            VmrayError::Unavailable { what, reason: format!("{status}: {message}"), retry_after: answer.retry_after }
-        }
-        _ if status.is_server_error() => {
-            VmrayError::Unavailable { what, reason: format!("{status}: {message}"), retry_after: answer.retry_after }
-        }
+        StatusCode::REQUEST_TIMEOUT | StatusCode::CONFLICT | StatusCode::LOCKED => VmrayError::Unavailable {
+            what,
+            reason: format!("{status}: {message}"),
+            retry_after: answer.retry_after,
+        },
+        _ if status.is_server_error() => VmrayError::Unavailable {
+            what,
+            reason: format!("{status}: {message}"),
+            retry_after: answer.retry_after,
+        },
         _ => VmrayError::Rejected { what, status: status.as_u16(), message },
     })
 }
@@ -420,7 +434,8 @@ fn error_message(answer: &Answer) -> String {
     struct Message {
         error_msg: String,
     }
-    serde_json::from_slice::<Message>(&answer.body).map_or_else(|_| answer.excerpt(), |message| message.error_msg)
+    serde_json::from_slice::<Message>(&answer.body)
+        .map_or_else(|_| answer.excerpt(), |message| message.error_msg)
 }
 
 fn malformed(answer: &Answer, what: String, error: &serde_json::Error) -> VmrayError {

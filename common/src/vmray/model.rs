@@ -11,6 +11,8 @@ mod iocs;
 mod lenient;
 mod sample;
 mod submission;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::ops::Deref;

@@ -163,8 +163,7 @@ impl Answer {
             ("LagSeconds", self.lag_seconds.map_or(f64::NAN, |seconds| seconds as f64), Unit::Seconds),
             ("Duration", self.duration_ms as f64, Unit::Milliseconds),
         ];
-        let properties =
-            [("run_id", self.run_id.clone().into()), ("status", self.status.as_str().into())];
+        let properties = [("run_id", self.run_id.clone().into()), ("status", self.status.as_str().into())];
         telemetry::emf(NAMESPACE, &[("Function", "ingest")], &metrics, now.timestamp_millis(), &properties)
     }
 }

@@ -18,6 +18,9 @@ pub struct Cursor {
     /// where to start.
     #[serde(default)]
     pub position: Option<DateTime<Utc>>,
+    /// Nothing that finished before this is ingested: where the first run, a reset or an operator began.
+    #[serde(default)]
+    pub start: Option<DateTime<Utc>>,
     /// Submissions near or beyond the position that are handled.
     #[serde(default)]
     pub done: Done,
@@ -33,6 +36,15 @@ pub struct Cursor {
     /// Who is running.
     #[serde(default)]
     pub lease: Option<Lease>,
+}
+
+impl Cursor {
+    /// Begins anew: everything from `start` on is to come, again where it had come before.
+    pub fn start_at(&mut self, start: DateTime<Utc>) {
+        self.position = Some(start);
+        self.start = Some(start);
+        self.done = Done::default();
+    }
 }
 
 /// The right to run, until a time after which its owner is certainly dead.
@@ -94,7 +106,11 @@ impl<'a> StoredCursor<'a> {
     }
 
     /// Takes the lease, or says who has it.
-    pub async fn acquire(&mut self, lease: Lease, now: DateTime<Utc>) -> Result<Result<(), Lease>, CursorError> {
+    pub async fn acquire(
+        &mut self,
+        lease: Lease,
+        now: DateTime<Utc>,
+    ) -> Result<Result<(), Lease>, CursorError> {
         if let Some(held) = self.cursor.lease.as_ref().filter(|held| held.until > now) {
             return Ok(Err(held.clone()));
         }

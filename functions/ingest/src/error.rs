@@ -39,7 +39,9 @@ pub enum RunError {
     #[error(transparent)]
     Opencti(#[from] OpenctiError),
     /// Without it the platform would store everything unmarked.
-    #[error("OpenCTI has no marking {0}, or the token's user may not use it: create it, allow it, or set VMRAY_DEFAULT_TLP to another; nothing was sent")]
+    #[error(
+        "OpenCTI has no marking {0}, or the token's user may not use it: create it, allow it, or set VMRAY_DEFAULT_TLP to another; nothing was sent"
+    )]
     MarkingMissing(String),
     /// Too many samples failed for it to be their fault.
     #[error(transparent)]

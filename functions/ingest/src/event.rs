@@ -27,7 +27,9 @@ pub struct Manual {
 
 /// The event is none that ingest knows.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("cannot read the event: {0}; expected an EventBridge schedule, {{}}, {{\"heartbeat\": true}}, or {{\"from\": \"2026-01-31T00:00:00Z\", \"to\": .., \"dry_run\": true}}")]
+#[error(
+    "cannot read the event: {0}; expected an EventBridge schedule, {{}}, {{\"heartbeat\": true}}, or {{\"from\": \"2026-01-31T00:00:00Z\", \"to\": .., \"dry_run\": true}}"
+)]
 pub struct InvalidEvent(String);
 
 impl Event {
@@ -109,12 +111,22 @@ mod tests {
 
     #[test]
     fn events_are_told_apart() {
-        for scheduled in [json!({}), json!(null), json!({"source": "aws.scheduler", "detail": "{}"}), json!({"dry_run": false})] {
+        for scheduled in [
+            json!({}),
+            json!(null),
+            json!({"source": "aws.scheduler", "detail": "{}"}),
+            json!({"dry_run": false}),
+        ] {
             assert_eq!(Event::parse(&scheduled), Ok(Event::Scheduled), "{scheduled}");
         }
         assert_eq!(Event::parse(&json!({"heartbeat": true})), Ok(Event::Heartbeat));
-        let manual = Event::parse(&json!({"from": "2026-01-31", "to": "2026-02-01T00:00:00+02:00", "dry_run": true}));
-        let expected = Manual { from: parse_time("2026-01-31T00:00:00Z"), to: parse_time("2026-01-31T22:00:00"), dry_run: true };
+        let manual =
+            Event::parse(&json!({"from": "2026-01-31", "to": "2026-02-01T00:00:00+02:00", "dry_run": true}));
+        let expected = Manual {
+            from: parse_time("2026-01-31T00:00:00Z"),
+            to: parse_time("2026-01-31T22:00:00"),
+            dry_run: true,
+        };
         assert_eq!(manual, Ok(Event::Manual(expected)));
     }
 

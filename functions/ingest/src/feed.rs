@@ -35,7 +35,11 @@ impl<'a> Feed<'a> {
 
     /// The next submissions by (finish time, number), each once: at least one window's worth, and more until there are
     /// `enough` or it is `late`. `None` when the window is read to its end.
-    pub async fn next(&mut self, enough: usize, late: Instant) -> Result<Option<Vec<Submission>>, VmrayError> {
+    pub async fn next(
+        &mut self,
+        enough: usize,
+        late: Instant,
+    ) -> Result<Option<Vec<Submission>>, VmrayError> {
         let mut rows = Vec::new();
         let mut read_any = false;
         while let Some(window) = self.pending.pop() {

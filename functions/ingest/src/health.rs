@@ -14,7 +14,9 @@ const TOO_MANY: usize = 5;
 
 /// Too many samples fail for it to be the samples' fault.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("{what}; the last: {detail}. This is not the samples' fault: check the VMRay key's rights, both servers and what is between; nothing is lost, the next run tries them again")]
+#[error(
+    "{what}; the last: {detail}. This is not the samples' fault: check the VMRay key's rights, both servers and what is between; nothing is lost, the next run tries them again"
+)]
 pub struct Systemic {
     what: String,
     detail: String,
@@ -25,7 +27,10 @@ pub struct Systemic {
 pub struct Health {
     tried: usize,
     failing: HashMap<SampleId, (Reason, String)>,
-    in_a_row: usize,
+    /// VMRay's side and the mapping.
+    unreadable_in_a_row: usize,
+    /// `OpenCTI`'s side. Counted apart: samples are read long before their bundle goes out.
+    refused_in_a_row: usize,
 }
 
 /// Deleted samples and such that are not ready say nothing about anybody's health.
@@ -33,31 +38,46 @@ fn counts(reason: Reason) -> bool {
     !matches!(reason, Reason::NotFound | Reason::NotAggregated)
 }
 
+fn too_many(in_a_row: usize, detail: &str) -> Result<(), Systemic> {
+    if in_a_row < TOO_MANY {
+        return Ok(());
+    }
+    Err(Systemic { what: format!("{TOO_MANY} different samples in a row failed"), detail: detail.to_owned() })
+}
+
 impl Health {
-    /// A sample was tried for the first time in this run and is fine.
-    pub fn good(&mut self) {
+    /// A sample was read for the first time in this run.
+    pub fn read(&mut self) {
         self.tried += 1;
-        self.in_a_row = 0;
+        self.unreadable_in_a_row = 0;
     }
 
-    /// A sample was tried for the first time in this run and failed.
-    pub fn bad(&mut self, sample: SampleId, reason: Reason, detail: &str) -> Result<(), Systemic> {
+    /// A sample was tried for the first time in this run and could not be read or mapped.
+    pub fn unreadable(&mut self, sample: SampleId, reason: Reason, detail: &str) -> Result<(), Systemic> {
         self.tried += 1;
         if !counts(reason) {
             return Ok(());
         }
-        self.in_a_row += 1;
         self.failing.insert(sample, (reason, detail.to_owned()));
-        if self.in_a_row < TOO_MANY {
-            return Ok(());
-        }
-        Err(Systemic { what: format!("{TOO_MANY} different samples in a row failed"), detail: detail.to_owned() })
+        self.unreadable_in_a_row += 1;
+        too_many(self.unreadable_in_a_row, detail)
+    }
+
+    /// The platform took a sample.
+    pub fn accepted(&mut self) {
+        self.refused_in_a_row = 0;
+    }
+
+    /// The platform did not take a sample that had been read.
+    pub fn refused(&mut self, sample: SampleId, reason: Reason, detail: &str) -> Result<(), Systemic> {
+        self.failing.insert(sample, (reason, detail.to_owned()));
+        self.refused_in_a_row += 1;
+        too_many(self.refused_in_a_row, detail)
     }
 
     /// A sample that had failed is fine after all.
     pub fn recovered(&mut self, sample: SampleId) {
         self.failing.remove(&sample);
-        self.in_a_row = 0;
     }
 
     /// Before samples are quarantined: whether over half of all failed for one reason.
@@ -87,24 +107,33 @@ mod tests {
     fn five_in_a_row_are_systemic_and_a_success_between_them_is_not() {
         let mut health = Health::default();
         for n in 0..4 {
-            health.bad(SampleId(n), Reason::Forbidden, "403").unwrap();
+            health.unreadable(SampleId(n), Reason::Forbidden, "403").unwrap();
         }
-        health.good();
+        health.read();
         for n in 4..8 {
-            health.bad(SampleId(n), Reason::ServerError, "500").unwrap();
+            health.unreadable(SampleId(n), Reason::ServerError, "500").unwrap();
         }
-        assert!(health.bad(SampleId(8), Reason::Forbidden, "403").is_err());
+        assert!(health.unreadable(SampleId(8), Reason::Forbidden, "403").is_err());
+    }
+
+    #[test]
+    fn samples_that_are_read_do_not_hide_a_platform_that_takes_nothing() {
+        let mut health = Health::default();
+        for n in 0..4 {
+            health.read();
+            health.refused(SampleId(n), Reason::PushRefused, "no").unwrap();
+        }
+        health.read();
+        assert!(health.refused(SampleId(4), Reason::PushRefused, "no").is_err());
     }
 
     #[test]
     fn over_half_for_one_reason_is_systemic() {
         let mut health = Health::default();
         for n in 0..5 {
-            health.bad(SampleId(n), Reason::Forbidden, "403").unwrap();
+            health.unreadable(SampleId(n), Reason::Forbidden, "403").unwrap_or_default();
             if n > 0 {
-                health.good();
-            } else {
-                health.in_a_row = 0;
+                health.read();
             }
         }
         assert!(health.judge().is_err(), "5 of 9");
@@ -116,7 +145,7 @@ mod tests {
     fn deleted_samples_never_stop_a_run() {
         let mut health = Health::default();
         for n in 0..50 {
-            health.bad(SampleId(n), Reason::NotFound, "404").unwrap();
+            health.unreadable(SampleId(n), Reason::NotFound, "404").unwrap();
         }
         assert!(health.judge().is_ok());
     }

@@ -1,6 +1,7 @@
 //! Which submissions are behind us: the watermark, and the set of those done beyond or near it. No I/O, no clock.
 
 use std::collections::{BTreeSet, HashMap};
+use std::fmt::Write as _;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use common::vmray::model::{Submission, SubmissionId};
@@ -60,7 +61,8 @@ impl From<Done> for String {
                 text.push(' ');
             }
             let id_step = i128::from(id) - i128::from(last_id);
-            text.push_str(&format!("{}:{id_step}", second - last_second));
+            // Writing to a String cannot fail.
+            let _ = write!(text, "{}:{id_step}", second - last_second);
             (last_second, last_id) = (second, id);
         }
         text
@@ -218,7 +220,10 @@ mod tests {
     fn twenty_thousand_fit_into_a_document() {
         let mut done = Done::default();
         for n in 0..30_000_u64 {
-            done.insert(at(1_760_000_000 + i64::try_from(n % 900).unwrap()), SubmissionId(91_000_000 + n * 7));
+            done.insert(
+                at(1_760_000_000 + i64::try_from(n % 900).unwrap()),
+                SubmissionId(91_000_000 + n * 7),
+            );
         }
         done.forget_before(at(0));
         assert_eq!(done.len(), MOST_REMEMBERED);

@@ -231,7 +231,8 @@ impl<'a> Quarantine<'a> {
         let entry = Entry::after(failure, self.get(sample), most_attempts, now);
         self.write(entry).await?;
         // `write` has just put it there.
-        self.get(sample).ok_or_else(|| StoreError::Invalid { key: self.key(sample), problem: "it vanished".to_owned() })
+        self.get(sample)
+            .ok_or_else(|| StoreError::Invalid { key: self.key(sample), problem: "it vanished".to_owned() })
     }
 
     /// Makes one sample due at once, attempts forgotten. `false`: it is not here.
@@ -261,12 +262,16 @@ impl<'a> Quarantine<'a> {
 
     async fn write(&mut self, entry: Entry) -> Result<(), StoreError> {
         let key = self.key(entry.sample_id);
-        let expected = self.entries.get(&entry.sample_id).map_or(Expected::New, |(version, _)| Expected::Version(*version));
+        let expected = self
+            .entries
+            .get(&entry.sample_id)
+            .map_or(Expected::New, |(version, _)| Expected::Version(*version));
         let body = to_body(&key, &entry)?;
         let version = match self.store.put(&key, body.clone(), None, expected).await {
             // An operator's command or a manual run was here: what this run knows is newer.
             Err(StoreError::Conflict { current, .. }) => {
-                let expected = current.map_or(Expected::New, |current: Box<Document>| Expected::Version(current.version));
+                let expected = current
+                    .map_or(Expected::New, |current: Box<Document>| Expected::Version(current.version));
                 self.store.put(&key, body, None, expected).await?
             }
             written => written?,

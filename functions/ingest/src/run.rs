@@ -67,7 +67,7 @@ pub struct TimeLimit(pub Duration);
 
 impl TimeLimit {
     /// No limit in practice, for one machine.
-    pub const NONE: Self = Self(Duration::from_secs(30 * 24 * 3600));
+    pub const NONE: Self = Self(Duration::from_hours(30 * 24));
 }
 
 /// What is left of the time, by what it may be spent on. Each stage leaves room for the ones behind it.
@@ -142,9 +142,8 @@ enum Stop {
 impl<E: Into<RunError>> From<E> for Stop {
     fn from(error: E) -> Self {
         match error.into() {
-            RunError::Vmray(VmrayError::OutOfTime { .. }) | RunError::Opencti(OpenctiError::OutOfTime { .. }) => {
-                Self::OutOfTime
-            }
+            RunError::Vmray(VmrayError::OutOfTime { .. })
+            | RunError::Opencti(OpenctiError::OutOfTime { .. }) => Self::OutOfTime,
             error => Self::Failed(error),
         }
     }
@@ -406,9 +405,9 @@ impl Ingest {
         let initial = self.settings.feed.initial_fetch;
         let seen = registration.connector_state_timestamp.clone();
         if cursor.position.is_none() {
-            cursor.position = Some(match registration.python_last_run() {
+            cursor.start_at(match registration.python_last_run() {
                 Some(last_run) => {
-                    let from = last_run.min(Utc::now());
+                    let from = last_run.min(Utc::now()) - self.overlap();
                     info!(%from, "taking over from the Python connector's last run instead of the initial date");
                     from
                 }
@@ -416,16 +415,15 @@ impl Ingest {
             });
             cursor.state_timestamp = seen;
             stored.save().await?;
+        } else if cursor.state_timestamp.is_none() {
+            // An operator set the position before the first run.
+            cursor.state_timestamp = seen;
         } else if seen.is_some() && cursor.state_timestamp != seen {
             info!(from = %initial, "the connector was reset in OpenCTI: everything comes again");
             quarantine.retry_all(Utc::now()).await?;
-            *cursor = Cursor {
-                position: Some(initial),
-                state_timestamp: seen,
-                lease: cursor.lease.clone(),
-                reported_errors: std::mem::take(&mut cursor.reported_errors),
-                ..Cursor::default()
-            };
+            cursor.start_at(initial);
+            cursor.checked_at = None;
+            cursor.state_timestamp = seen;
             stored.save().await?;
         }
         Ok(())
@@ -436,10 +434,14 @@ impl Ingest {
     }
 
     fn window(&self, manual: Option<Manual>, cursor: &Cursor, now: DateTime<Utc>) -> Window {
-        let position = cursor.position.unwrap_or(self.settings.feed.initial_fetch);
+        let initial = self.settings.feed.initial_fetch;
+        let position = cursor.position.unwrap_or(initial);
         let manual = manual.unwrap_or_default();
         Window {
-            from: manual.from.unwrap_or_else(|| position - self.overlap()),
+            // Behind the position rows may appear late, but what was not asked for from the start is not now.
+            from: manual
+                .from
+                .unwrap_or_else(|| (position - self.overlap()).max(cursor.start.unwrap_or(initial))),
             to: manual.to.unwrap_or(now + CLOCK_TOLERANCE),
         }
     }
@@ -464,7 +466,9 @@ impl Ingest {
             registration.state().to_owned()
         } else {
             match connector::works(opencti, id).await {
-                Ok(works) => answer.rejected = feedback::new_errors(&works, &mut stored.cursor.reported_errors),
+                Ok(works) => {
+                    answer.rejected = feedback::new_errors(&works, &mut stored.cursor.reported_errors)
+                }
                 Err(error) => warn!(%error, "could not read what became of earlier bundles"),
             }
             mirror(answer, error)
@@ -516,22 +520,23 @@ fn lag_seconds(cursor: &Cursor, initial: DateTime<Utc>, everything_handled: bool
 fn log_end(answer: &Answer) {
     let status = answer.status.as_str();
     let (samples, objects, bundles) = (answer.samples, answer.objects, answer.bundles);
-    match &answer.error {
-        Some(error) => tracing::error!(status, kind = answer.error_kind, %error, samples, "run failed"),
-        None => info!(
-            status,
-            submissions = answer.submissions,
-            samples,
-            objects,
-            bundles,
-            quarantined = answer.quarantined,
-            waiting = answer.waiting,
-            vmray_calls = answer.calls.vmray,
-            opencti_calls = answer.calls.opencti,
-            duration_ms = answer.duration_ms,
-            "run ended"
-        ),
+    if let Some(error) = &answer.error {
+        tracing::error!(status, kind = answer.error_kind, %error, samples, "run failed");
+        return;
     }
+    info!(
+        status,
+        submissions = answer.submissions,
+        samples,
+        objects,
+        bundles,
+        quarantined = answer.quarantined,
+        waiting = answer.waiting,
+        vmray_calls = answer.calls.vmray,
+        opencti_calls = answer.calls.opencti,
+        duration_ms = answer.duration_ms,
+        "run ended"
+    );
 }
 
 /// Back-pressure: how full the connector's queue on the platform is.
@@ -794,11 +799,19 @@ impl<'a, 'c, 's> Run<'a, 'c, 's> {
                 return Err(error.into());
             }
             Outcome::Filtered => {
+                self.note_read(arrivals.pass);
                 self.answer.skipped += work.submissions.len() as u64;
-                self.is_fine(&work, arrivals.pass).await?;
+                self.is_fine(&work).await?;
             }
-            Outcome::Failed(reason, detail) => self.failed(work, reason, detail, arrivals)?,
+            Outcome::Failed(reason, detail) => {
+                let sample = work.sample_id;
+                arrivals.fail(work, reason, detail.clone());
+                if arrivals.pass == Pass::First {
+                    self.health.unreadable(sample, reason, &detail)?;
+                }
+            }
             Outcome::Mapped(mapped) => {
+                self.note_read(arrivals.pass);
                 for group in arrivals.pack(work, *mapped, self.ingest.settings.run.bundle) {
                     self.deliver(group, arrivals).await?;
                 }
@@ -811,21 +824,24 @@ impl<'a, 'c, 's> Run<'a, 'c, 's> {
     /// Pushes one bundle's samples and saves how far that brings us.
     async fn deliver(&mut self, samples: Vec<MappedSample>, arrivals: &mut Arrivals) -> Result<(), Stop> {
         self.check_queue().await?;
-        for result in self.delivery.push(samples).await? {
+        let mut results = Vec::with_capacity(samples.len());
+        let pushed = self.delivery.push(samples, &mut results).await;
+        for result in results {
             match result {
                 Delivered::Accepted(sample) => {
+                    self.health.accepted();
                     let Some((work, left_out)) = arrivals.accepted(sample) else { continue };
                     self.answer.samples += 1;
                     self.answer.left_out.merge(&left_out);
-                    self.is_fine(&work, arrivals.pass).await?;
+                    self.is_fine(&work).await?;
                 }
                 Delivered::Refused(sample, error) => {
                     let Some(work) = arrivals.refused(sample) else { continue };
-                    let reason = match error {
-                        OpenctiError::TooLarge { .. } => Reason::TooLarge,
-                        _ => Reason::PushRefused,
-                    };
-                    self.failed(work, reason, error.to_string(), arrivals)?;
+                    let reason = if error.is_too_large() { Reason::TooLarge } else { Reason::PushRefused };
+                    arrivals.fail(work, reason, error.to_string());
+                    if arrivals.pass == Pass::First {
+                        self.health.refused(sample, reason, &error.to_string())?;
+                    }
                 }
             }
         }
@@ -834,15 +850,19 @@ impl<'a, 'c, 's> Run<'a, 'c, 's> {
         if let Some(hook) = &self.ingest.progress {
             hook(self.answer);
         }
-        Ok(())
+        Ok(pushed?)
+    }
+
+    /// Only first tries say something about the servers' health.
+    fn note_read(&mut self, pass: Pass) {
+        if pass == Pass::First {
+            self.health.read();
+        }
     }
 
     /// A sample is behind us: settled, and no longer in quarantine.
-    async fn is_fine(&mut self, work: &Work, pass: Pass) -> Result<(), Stop> {
-        match pass {
-            Pass::First => self.health.good(),
-            Pass::Again => self.health.recovered(work.sample_id),
-        }
+    async fn is_fine(&mut self, work: &Work) -> Result<(), Stop> {
+        self.health.recovered(work.sample_id);
         for submission in &work.submissions {
             self.progress.settle(submission.id);
         }
@@ -850,23 +870,6 @@ impl<'a, 'c, 's> Run<'a, 'c, 's> {
             self.quarantine.remove(work.sample_id).await?;
         }
         Ok(())
-    }
-
-    fn failed(
-        &mut self,
-        work: Work,
-        reason: Reason,
-        detail: String,
-        arrivals: &mut Arrivals,
-    ) -> Result<(), Stop> {
-        let sample = work.sample_id;
-        info!(sample_id = sample.0, %reason, detail, "a sample could not be ingested");
-        let judged = match arrivals.pass {
-            Pass::First => self.health.bad(sample, reason, &detail),
-            Pass::Again => Ok(()),
-        };
-        arrivals.failures.push(Failed { work, reason, detail, attempts: 1 });
-        Ok(judged?)
     }
 
     /// Quarantine first, then the checkpoint that passes the sample.
@@ -953,6 +956,12 @@ impl Arrivals {
         let parts = mapped.split(&limits);
         self.packed.insert(work.sample_id, Packed { work, left_out, parts: parts.len() });
         parts.into_iter().filter_map(|part| self.packer.add(part)).collect()
+    }
+
+    /// A sample cannot be ingested now.
+    fn fail(&mut self, work: Work, reason: Reason, detail: String) {
+        info!(sample_id = work.sample_id.0, %reason, detail, "a sample could not be ingested");
+        self.failures.push(Failed { work, reason, detail, attempts: 1 });
     }
 
     /// What waits for a bundle to fill up.

@@ -7,7 +7,7 @@ use clap::Subcommand;
 use ingest::cursor::{Cursor, StoredCursor};
 use ingest::event::parse_time;
 
-use crate::setup::{State, environment};
+use crate::setup::{Access, State, environment};
 use crate::{Failure, StateArguments};
 
 /// What is done with the cursor.
@@ -29,7 +29,7 @@ enum Action {
         #[arg(value_parser = time)]
         position: DateTime<Utc>,
     },
-    /// Go on from VMRAY_INITIAL_FETCH_DATE; deletes nothing
+    /// Go on from the initial date (`VMRAY_INITIAL_FETCH_DATE`); deletes nothing
     Reset,
 }
 
@@ -55,14 +55,17 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let store = state.store();
     let mut stored = StoredCursor::load(store.as_ref(), &connector_id).await.map_err(Failure::failed)?;
     if let Some(position) = position {
-        let Some(_lock) = state.lock()? else {
+        let Access::Granted(_lock) = state.lock()? else {
             return Err(Failure::Failed("a run is going on; try again when it has ended".to_owned()));
         };
         if let Some(lease) = stored.cursor.lease.as_ref().filter(|lease| lease.until > Utc::now()) {
-            let message = format!("run {} is going on until {} at the latest; try again then", lease.owner, lease.until);
+            let message = format!(
+                "run {} is going on until {} at the latest; try again then",
+                lease.owner, lease.until
+            );
             return Err(Failure::Failed(message));
         }
-        stored.cursor = Cursor { position: Some(position), done: ingest::progress::Done::default(), ..stored.cursor };
+        stored.cursor.start_at(position);
         stored.save().await.map_err(Failure::failed)?;
     }
     print(&stored.cursor, arguments.state.json);
@@ -71,8 +74,10 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
 
 fn initial_date() -> Result<DateTime<Utc>, Failure> {
     let name = "VMRAY_INITIAL_FETCH_DATE";
-    let text = environment(name).ok_or_else(|| Failure::Usage(format!("{name}: must be set to reset to it")))?;
-    parse_time(&text).ok_or_else(|| Failure::Usage(format!("{name}: {text:?} is neither YYYY-MM-DD nor RFC 3339")))
+    let text =
+        environment(name).ok_or_else(|| Failure::Usage(format!("{name}: must be set to reset to it")))?;
+    parse_time(&text)
+        .ok_or_else(|| Failure::Usage(format!("{name}: {text:?} is neither YYYY-MM-DD nor RFC 3339")))
 }
 
 fn print(cursor: &Cursor, json: bool) {

@@ -105,7 +105,8 @@ async fn examine(state: Option<std::path::PathBuf>, findings: &mut Findings) {
     };
     match StoredCursor::load(local.ingest.store(), &settings.connector.id).await {
         Ok(stored) => {
-            let position = stored.cursor.position.map_or("no run yet".to_owned(), |at| format!("position {at}"));
+            let position =
+                stored.cursor.position.map_or("no run yet".to_owned(), |at| format!("position {at}"));
             findings.ok("state", format!("{place}, {position}"));
         }
         Err(error) => findings.failed("state", error),
@@ -177,7 +178,9 @@ async fn examine_opencti(opencti: &OpenctiClient, settings: &IngestSettings, fin
 
 fn examine_account(me: &Me, findings: &mut Findings) {
     let has = |wanted: &str| {
-        me.capabilities.iter().any(|capability| capability.name == "BYPASS" || capability.name.starts_with(wanted))
+        me.capabilities
+            .iter()
+            .any(|capability| capability.name == "BYPASS" || capability.name.starts_with(wanted))
     };
     let missing: Vec<_> = CAPABILITIES.iter().filter(|(name, _)| !has(name)).collect();
     if missing.is_empty() {
@@ -212,9 +215,14 @@ mod tests {
 
     #[test]
     fn versions_are_compared_as_numbers() {
-        for (version, supported) in
-            [("6.9.0", true), ("6.10.2", true), ("7.260817.0", true), ("6.8.9", false), ("5.12.1", false), ("dev", false)]
-        {
+        for (version, supported) in [
+            ("6.9.0", true),
+            ("6.10.2", true),
+            ("7.260817.0", true),
+            ("6.8.9", false),
+            ("5.12.1", false),
+            ("dev", false),
+        ] {
             assert_eq!(is_supported(version), supported, "{version}");
         }
     }

@@ -10,11 +10,11 @@ use ingest::event::parse_time;
 use ingest::{Answer, Event, Manual, Status, TimeLimit};
 use tokio::time::{Instant, sleep_until};
 
-use crate::setup::{self, Local};
+use crate::setup::{self, Access, Local};
 use crate::{Failure, StateArguments};
 
 /// `OpenCTI` calls a connector inactive five minutes after its last ping.
-const HEARTBEAT: Duration = Duration::from_secs(4 * 60);
+const HEARTBEAT: Duration = Duration::from_mins(4);
 
 /// How often `--every` runs when neither it nor `CONNECTOR_DURATION_PERIOD` says.
 const DEFAULT_PERIOD: &str = "PT30M";
@@ -24,7 +24,7 @@ const DEFAULT_PERIOD: &str = "PT30M";
 pub(crate) struct Arguments {
     #[command(flatten)]
     state: StateArguments,
-    /// Run again and again, this often; without a value as CONNECTOR_DURATION_PERIOD says
+    /// Run again and again, this often; without a value as `CONNECTOR_DURATION_PERIOD` says
     #[arg(long, value_name = "PT30M", num_args = 0..=1, default_missing_value = "", conflicts_with_all = ["from", "to", "dry_run"])]
     every: Option<String>,
     /// Only what finished from here on; the cursor stays
@@ -55,12 +55,16 @@ impl Arguments {
     fn period(&self) -> Result<Option<Duration>, Failure> {
         let Some(given) = &self.every else { return Ok(None) };
         let text = match given.as_str() {
-            "" => setup::environment("CONNECTOR_DURATION_PERIOD").unwrap_or_else(|| DEFAULT_PERIOD.to_owned()),
+            "" => {
+                setup::environment("CONNECTOR_DURATION_PERIOD").unwrap_or_else(|| DEFAULT_PERIOD.to_owned())
+            }
             text => text.to_owned(),
         };
         match parse_duration(&text) {
             Ok(period) if period >= Duration::from_secs(1) => Ok(Some(period)),
-            _ => Err(Failure::Usage(format!("--every: {text:?} is no ISO 8601 duration of a second or more, such as PT30M"))),
+            _ => Err(Failure::Usage(format!(
+                "--every: {text:?} is no ISO 8601 duration of a second or more, such as PT30M"
+            ))),
         }
     }
 }
@@ -84,8 +88,8 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
 
 async fn once(local: &Local, event: Event) -> Result<Answer, Failure> {
     match local.state.lock()? {
-        Some(_lock) => Ok(local.ingest.handle(event, TimeLimit::NONE).await),
-        None => Ok(setup::busy()),
+        Access::Granted(_lock) => Ok(local.ingest.handle(event, TimeLimit::NONE).await),
+        Access::Busy => Ok(setup::busy()),
     }
 }
 
@@ -96,7 +100,9 @@ async fn forever(local: &Local, period: Duration, json: bool) -> Result<ExitCode
         loop {
             match once(local, Event::Scheduled).await {
                 Ok(answer) => print(&answer, json),
-                Err(Failure::Failed(message) | Failure::Usage(message)) => tracing::error!(message, "run failed"),
+                Err(Failure::Failed(message) | Failure::Usage(message)) => {
+                    tracing::error!(message, "run failed")
+                }
             }
             next = (next + period).max(Instant::now());
             while Instant::now() + HEARTBEAT < next {
@@ -166,10 +172,14 @@ pub(crate) fn summary(answer: &Answer) -> String {
         answer.calls.opencti,
     )];
     if answer.quarantined + answer.waiting > 0 {
-        lines.push(format!("in quarantine: {} failed, {} waiting for VMRay", answer.quarantined, answer.waiting));
+        lines.push(format!(
+            "in quarantine: {} failed, {} waiting for VMRay",
+            answer.quarantined, answer.waiting
+        ));
     }
     if !answer.left_out.is_empty() {
-        let reasons: Vec<_> = answer.left_out.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
+        let reasons: Vec<_> =
+            answer.left_out.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
         lines.push(format!("left out: {}", reasons.join(", ")));
     }
     for (reason, count) in &answer.rejected {

@@ -40,7 +40,7 @@ enum Command {
 /// Where the state is.
 #[derive(Debug, Clone, clap::Args)]
 struct StateArguments {
-    /// State file; without it DynamoDB if TABLE_NAME is set, else vmray-bridge.sqlite in this folder
+    /// State file; without it `DynamoDB` if `TABLE_NAME` is set, else vmray-bridge.sqlite in this folder
     #[arg(long, value_name = "FILE")]
     state: Option<PathBuf>,
     /// One JSON document on one line

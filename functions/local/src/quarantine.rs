@@ -69,11 +69,8 @@ async fn change(
     change: Change,
     json: bool,
 ) -> Result<ExitCode, Failure> {
-    let samples = if which.all {
-        quarantine.entries().map(|entry| entry.sample_id).collect()
-    } else {
-        which.samples
-    };
+    let samples =
+        if which.all { quarantine.entries().map(|entry| entry.sample_id).collect() } else { which.samples };
     let (mut changed, mut unknown) = (Vec::new(), Vec::new());
     for sample in samples {
         let found = match change {
@@ -119,7 +116,10 @@ fn list(quarantine: &Quarantine<'_>, json: bool) {
         };
         println!(
             "sample {:<10} {state:<8} {:<15} {} attempts, next {next}: {}",
-            entry.sample_id.0, entry.reason.as_str(), entry.attempts, entry.detail
+            entry.sample_id.0,
+            entry.reason.as_str(),
+            entry.attempts,
+            entry.detail
         );
     }
 }

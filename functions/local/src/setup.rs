@@ -50,11 +50,14 @@ impl State {
         }
     }
 
-    /// The right to change the state. `None`: another process is at it. A table's lease is in the table itself.
-    pub(crate) fn lock(&self) -> Result<Option<Option<RunLock>>, Failure> {
+    /// Asks for the right to change the state.
+    pub(crate) fn lock(&self) -> Result<Access, Failure> {
         match self {
-            Self::File(file) => Ok(file.try_lock().map_err(Failure::failed)?.map(Some)),
-            Self::Table(_) => Ok(Some(None)),
+            Self::File(file) => {
+                let lock = file.try_lock().map_err(Failure::failed)?;
+                Ok(lock.map_or(Access::Busy, |lock| Access::Granted(Some(lock))))
+            }
+            Self::Table(_) => Ok(Access::Granted(None)),
         }
     }
 
@@ -64,6 +67,14 @@ impl State {
             Self::Table(_) => LeaseKind::Document,
         }
     }
+}
+
+/// Whether the state may be changed now.
+pub(crate) enum Access {
+    /// As long as this lives; a table's lease is in the table itself.
+    Granted(Option<RunLock>),
+    /// Another process is at it.
+    Busy,
 }
 
 /// `ingest` for this machine, and its state.

@@ -1,12 +1,11 @@
 //! The indicators of compromise of a sample: ten lists.
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use super::{Entries, Verdict, VerdictField, lenient};
 
 /// All IOCs of a sample. Entries that could not be read are counted, not lost in silence.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(from = "WireIocs")]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Iocs {
     /// Files.
     pub files: Vec<FileIoc>,
@@ -203,6 +202,12 @@ pub struct EmailAddressIoc {
     pub email_address: Option<String>,
     /// Subjects of the e-mails it was found in.
     pub subjects: Vec<String>,
+}
+
+impl<'de> Deserialize<'de> for Iocs {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        lenient::object::<D, WireIocs>(deserializer).map(Self::from)
+    }
 }
 
 #[derive(Deserialize)]

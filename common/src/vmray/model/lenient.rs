@@ -198,11 +198,30 @@ impl<'de, T: de::DeserializeOwned> Visitor<'de> for EntriesVisitor<T> {
         let mut malformed = 0;
         // Raw first: a type error in the middle of an element would otherwise end the whole document.
         while let Some(raw) = seq.next_element::<Box<RawValue>>()? {
+            // Derived readers take a list for an object, member by member; no server means that.
             match serde_json::from_str(raw.get()) {
-                Ok(entry) => good.push(entry),
-                Err(_) => malformed += 1,
+                Ok(entry) if raw.get().starts_with('{') => good.push(entry),
+                Ok(_) | Err(_) => malformed += 1,
             }
         }
         Ok((good, malformed))
+    }
+}
+
+/// An object, and nothing that a derived reader would also take for one.
+pub(super) fn object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
+    deserializer.deserialize_map(ObjectVisitor(PhantomData))
+}
+
+struct ObjectVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+        T::deserialize(de::value::MapAccessDeserializer::new(map))
     }
 }

@@ -43,7 +43,9 @@ pub struct OpenctiPolicy {
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum OpenctiError {
     /// The token is wrong, revoked or expired.
-    #[error("OpenCTI refuses the token from {origin} ({operation}: {message}): put the token of the connector's service account there")]
+    #[error(
+        "OpenCTI refuses the token from {origin} ({operation}: {message}): put the token of the connector's service account there"
+    )]
     Unauthorized {
         /// What was tried.
         operation: &'static str,
@@ -56,7 +58,9 @@ pub enum OpenctiError {
     #[error("no token for OpenCTI: {0}")]
     Keys(Arc<SecretsError>),
     /// The token's user lacks a capability.
-    #[error("OpenCTI does not allow {operation} to this token's user ({message}): put the user into the group Connectors")]
+    #[error(
+        "OpenCTI does not allow {operation} to this token's user ({message}): put the user into the group Connectors"
+    )]
     Forbidden {
         /// What was tried.
         operation: &'static str,
@@ -108,6 +112,18 @@ pub enum OpenctiError {
 }
 
 impl OpenctiError {
+    /// Whether a smaller body may pass.
+    #[must_use]
+    pub fn is_too_large(&self) -> bool {
+        matches!(self, Self::TooLarge { .. })
+    }
+
+    /// Whether it may be due to what was sent, since somebody did answer.
+    #[must_use]
+    pub fn is_about_the_bundle(&self) -> bool {
+        matches!(self, Self::TooLarge { .. } | Self::Refused { .. } | Self::Failing { .. })
+    }
+
     fn again(&self) -> Again {
         match self {
             Self::Failing { retry_after: Some(pause), .. } => Again::After(*pause),
@@ -269,12 +285,13 @@ impl OpenctiClient {
             request = request.header(CONTENT_ENCODING, "gzip");
         }
         self.calls.fetch_add(1, Ordering::Relaxed);
-        let answer = http::send(request.body(body), self.policy.limits, deadline).await.map_err(|error| {
-            match error {
-                HttpError::OutOfTime => OpenctiError::OutOfTime { operation },
-                other => OpenctiError::Unreachable { operation, reason: other.to_string() },
-            }
-        })?;
+        let answer =
+            http::send(request.body(body), self.policy.limits, deadline).await.map_err(
+                |error| match error {
+                    HttpError::OutOfTime => OpenctiError::OutOfTime { operation },
+                    other => OpenctiError::Unreachable { operation, reason: other.to_string() },
+                },
+            )?;
         read(&answer, operation, keys.origin())
     }
 }
@@ -290,9 +307,14 @@ fn encode(operation: Operation, variables: impl Serialize, gzip: bool) -> std::i
     writer.into_inner().map_err(std::io::IntoInnerError::into_error)?.finish()
 }
 
-fn read<T: DeserializeOwned>(answer: &Answer, operation: &'static str, origin: &str) -> Result<T, OpenctiError> {
+fn read<T: DeserializeOwned>(
+    answer: &Answer,
+    operation: &'static str,
+    origin: &str,
+) -> Result<T, OpenctiError> {
     let status = answer.status;
-    let failing = |reason: String| OpenctiError::Failing { operation, reason, retry_after: answer.retry_after };
+    let failing =
+        |reason: String| OpenctiError::Failing { operation, reason, retry_after: answer.retry_after };
     if status == StatusCode::PAYLOAD_TOO_LARGE || says_too_large(answer) {
         return Err(OpenctiError::TooLarge { operation, status: status.as_u16() });
     }
@@ -304,11 +326,13 @@ fn read<T: DeserializeOwned>(answer: &Answer, operation: &'static str, origin: &
         return Err(graphql_error(error, answer, operation, origin));
     }
     match response.data {
-        Some(data) if status.is_success() => serde_json::from_value(data).map_err(|error| OpenctiError::Refused {
-            operation,
-            code: "UNEXPECTED_ANSWER".to_owned(),
-            message: format!("the answer has another shape: {error}"),
-        }),
+        Some(data) if status.is_success() => {
+            serde_json::from_value(data).map_err(|error| OpenctiError::Refused {
+                operation,
+                code: "UNEXPECTED_ANSWER".to_owned(),
+                message: format!("the answer has another shape: {error}"),
+            })
+        }
         _ => Err(match status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => not_graphql(answer, operation, origin),
             _ => failing(format!("{status}: {}", answer.excerpt())),
@@ -338,16 +362,22 @@ fn not_graphql(answer: &Answer, operation: &'static str, origin: &str) -> Openct
         }
         _ if status.is_success() => OpenctiError::Failing {
             operation,
-            reason: "the answer is no JSON; is OPENCTI_URL the platform's address, and is there a proxy or a \
+            reason:
+                "the answer is no JSON; is OPENCTI_URL the platform's address, and is there a proxy or a \
                      login page in between?"
-                .to_owned(),
+                    .to_owned(),
             retry_after: None,
         },
         _ => OpenctiError::Refused { operation, code: status.as_u16().to_string(), message },
     }
 }
 
-fn graphql_error(error: &GraphqlError, answer: &Answer, operation: &'static str, origin: &str) -> OpenctiError {
+fn graphql_error(
+    error: &GraphqlError,
+    answer: &Answer,
+    operation: &'static str,
+    origin: &str,
+) -> OpenctiError {
     let message = error.message();
     let code = error.code();
     match code {
@@ -433,7 +463,8 @@ mod tests {
         let plain = encode(operation, serde_json::json!({"a": "ü\""}), false).unwrap();
         let packed = encode(operation, serde_json::json!({"a": "ü\""}), true).unwrap();
         let mut unpacked = Vec::new();
-        std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(packed.as_slice()), &mut unpacked).unwrap();
+        std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(packed.as_slice()), &mut unpacked)
+            .unwrap();
         assert_eq!(unpacked, plain);
     }
 }

@@ -73,7 +73,8 @@ impl Registration {
         }
         let last_run = state.get("last_run")?;
         match last_run {
-            Value::Number(seconds) => {
+            Value::Number(seconds) =>
+            {
                 #[expect(clippy::cast_possible_truncation, reason = "whole epoch seconds are meant")]
                 DateTime::from_timestamp(seconds.as_f64()? as i64, 0)
             }
@@ -183,7 +184,10 @@ pub struct Identity<'a> {
 }
 
 /// Registers the connector, or finds it registered.
-pub async fn register(opencti: &OpenctiClient, identity: &Identity<'_>) -> Result<Registration, OpenctiError> {
+pub async fn register(
+    opencti: &OpenctiClient,
+    identity: &Identity<'_>,
+) -> Result<Registration, OpenctiError> {
     #[derive(Deserialize)]
     struct Data {
         #[serde(rename = "registerConnector")]
@@ -302,7 +306,10 @@ mod tests {
     #[test]
     fn the_python_connectors_place_is_found() {
         for (state, expected) in [
-            (r#"{"last_run": "2026-11-22T05:16:25", "failed_sample_id": null}"#, Some("2026-11-22T05:16:25Z")),
+            (
+                r#"{"last_run": "2026-11-22T05:16:25", "failed_sample_id": null}"#,
+                Some("2026-11-22T05:16:25Z"),
+            ),
             (r#"{"last_run": "2026-11-22T05:16:25+02:00"}"#, Some("2026-11-22T03:16:25Z")),
             (r#"{"last_run": 1767323045}"#, Some("2026-01-02T03:04:05Z")),
             (r#"{"bridge": 1, "last_run": 1767323045}"#, None),

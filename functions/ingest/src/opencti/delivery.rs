@@ -61,58 +61,57 @@ impl<'a> Delivery<'a> {
     }
 
     /// Pushes the samples as one bundle. One that is too large is halved at once; one that is refused is pushed again
-    /// sample by sample. An error is not the samples' fault: the run stops.
-    pub async fn push(&mut self, samples: Vec<MappedSample>) -> Result<Vec<Delivered>, OpenctiError> {
-        let mut results = Vec::with_capacity(samples.len());
+    /// sample by sample. An error is not the samples' fault and stops the run; what was decided before it is in
+    /// `results` all the same.
+    pub async fn push(
+        &mut self,
+        samples: Vec<MappedSample>,
+        results: &mut Vec<Delivered>,
+    ) -> Result<(), OpenctiError> {
         let mut pending = vec![samples];
         while let Some(samples) = pending.pop() {
             match self.push_once(&samples).await {
                 Ok(()) => results.extend(samples.iter().map(|sample| Delivered::Accepted(sample.sample_id))),
-                Err(OpenctiError::TooLarge { .. }) if samples.len() > 1 => pending.extend(halve(samples)),
-                Err(error @ OpenctiError::TooLarge { .. }) => {
-                    for sample in samples {
-                        results.push(self.push_in_parts(sample, &error).await?);
+                Err(error) if error.is_about_the_bundle() => match <[MappedSample; 1]>::try_from(samples) {
+                    Ok([sample]) => results.push(self.push_alone(sample, error).await?),
+                    Err(samples) => {
+                        tracing::warn!(%error, samples = samples.len(), "a bundle was not taken: pushing it in parts");
+                        pending.extend(parts(samples, &error));
                     }
-                }
-                Err(error @ (OpenctiError::Refused { .. } | OpenctiError::Failing { .. })) => {
-                    if samples.len() > 1 {
-                        tracing::warn!(%error, samples = samples.len(), "a bundle was not taken: pushing its samples one by one");
-                        pending.extend(samples.into_iter().rev().map(|sample| vec![sample]));
-                    } else {
-                        results.extend(samples.iter().map(|s| Delivered::Refused(s.sample_id, error.clone())));
-                    }
-                }
+                },
                 Err(error) => return Err(error),
             }
         }
-        Ok(results)
+        Ok(())
     }
 
-    /// One sample that is too large alone: each part stands alone, and the platform unites the reports.
-    async fn push_in_parts(
+    /// One sample whose bundle was not taken. If it was too large it goes in parts: each stands alone, and the platform
+    /// unites the reports.
+    async fn push_alone(
         &mut self,
         sample: MappedSample,
-        too_large: &OpenctiError,
+        mut error: OpenctiError,
     ) -> Result<Delivered, OpenctiError> {
         let id = sample.sample_id;
-        let mut pending = vec![sample];
-        let mut first = true;
-        while let Some(part) = pending.pop() {
-            let outcome =
-                if std::mem::take(&mut first) { Err(too_large.clone()) } else { self.push_once(std::slice::from_ref(&part)).await };
-            match outcome {
+        let mut refused = vec![sample];
+        let mut pending = Vec::new();
+        loop {
+            if let Some(part) = refused.pop() {
+                match common::stix::halve(part) {
+                    Ok((one, other)) if error.is_too_large() => pending.extend([other, one]),
+                    _ => return Ok(Delivered::Refused(id, error)),
+                }
+            }
+            let Some(part) = pending.pop() else { return Ok(Delivered::Accepted(id)) };
+            match self.push_once(std::slice::from_ref(&part)).await {
                 Ok(()) => {}
-                Err(error @ OpenctiError::TooLarge { .. }) => match common::stix::halve(part) {
-                    Ok((one, other)) => pending.extend([other, one]),
-                    Err(_) => return Ok(Delivered::Refused(id, error)),
-                },
-                Err(error @ (OpenctiError::Refused { .. } | OpenctiError::Failing { .. })) => {
-                    return Ok(Delivered::Refused(id, error));
+                Err(again) if again.is_about_the_bundle() => {
+                    error = again;
+                    refused.push(part);
                 }
                 Err(error) => return Err(error),
             }
         }
-        Ok(Delivered::Accepted(id))
     }
 
     async fn push_once(&mut self, samples: &[MappedSample]) -> Result<(), OpenctiError> {
@@ -135,8 +134,12 @@ impl<'a> Delivery<'a> {
     }
 }
 
-fn halve(mut samples: Vec<MappedSample>) -> [Vec<MappedSample>; 2] {
-    let newer = samples.split_off(samples.len() / 2);
-    // The last pending is pushed first: oldest first.
-    [newer, samples]
+/// What to push instead of samples that were not taken together: halves when that was too large, else each alone. The
+/// last is pushed first, and that is the oldest.
+fn parts(mut samples: Vec<MappedSample>, error: &OpenctiError) -> Vec<Vec<MappedSample>> {
+    if error.is_too_large() {
+        let newer = samples.split_off(samples.len() / 2);
+        return vec![newer, samples];
+    }
+    samples.into_iter().rev().map(|sample| vec![sample]).collect()
 }

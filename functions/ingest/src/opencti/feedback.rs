@@ -19,7 +19,12 @@ pub fn new_errors(works: &[Work], reported: &mut BTreeMap<String, u64>) -> BTree
         let errors = work.errors.as_deref().unwrap_or_default();
         let known = reported.get(&work.id).copied().unwrap_or(0);
         for error in errors.iter().skip(usize::try_from(known).unwrap_or(usize::MAX)) {
-            tracing::warn!(work = work.id, reason = reason(error), object = object_id(error), "the platform refused an object");
+            tracing::warn!(
+                work = work.id,
+                reason = reason(error),
+                object = object_id(error),
+                "the platform refused an object"
+            );
             let mut reason = reason(error);
             if new.len() >= MOST_REASONS && !new.contains_key(&reason) {
                 "other".clone_into(&mut reason);
@@ -76,7 +81,10 @@ mod tests {
         let first = new_errors(&[work("w1", &[dict, dict]), work("w2", &[quoted])], &mut reported);
         assert_eq!(
             first,
-            BTreeMap::from([("Observable is not correctly formatted".to_owned(), 2), ("it's wrong".to_owned(), 1)])
+            BTreeMap::from([
+                ("Observable is not correctly formatted".to_owned(), 2),
+                ("it's wrong".to_owned(), 1)
+            ])
         );
         let second = new_errors(&[work("w1", &[dict, dict, "plain"]), work("w2", &[quoted])], &mut reported);
         assert_eq!(second, BTreeMap::from([("plain".to_owned(), 1)]));
