@@ -304,6 +304,7 @@ impl Ingest {
             if let Err(error) = stored.save().await {
                 warn!(%error, "could not save the cursor and give the lease back; the lease ends by itself");
             }
+            answer.position = stored.saved_position();
         }
         ended
     }
@@ -361,7 +362,7 @@ impl Ingest {
             Err(Stop::Failed(_)) => Status::Failed,
         };
         if session.manual.is_none() {
-            answer.position = stored.cursor.position;
+            answer.position = stored.saved_position();
             if answer.status == Status::Done {
                 stored.cursor.checked_at = Some(session.started_at);
             }
