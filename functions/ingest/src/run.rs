@@ -81,6 +81,8 @@ struct Times {
     push_until: Deadline,
     /// No call at all.
     end: Deadline,
+    /// Whatever is still under way is left, or there would be no answer.
+    answer_at: Instant,
     ends_at: DateTime<Utc>,
 }
 
@@ -93,7 +95,9 @@ impl Times {
             start_until: before_end(reserve),
             read_until: Deadline::at(before_end(reserve * 2 / 3)),
             push_until: Deadline::at(before_end(reserve / 4)),
-            end: Deadline::at(before_end(reserve / 16)),
+            // The cursor is saved and the lease given back after the last call.
+            end: Deadline::at(before_end(reserve / 8)),
+            answer_at: before_end(reserve / 32),
             ends_at: Utc::now() + TimeDelta::from_std(limit).unwrap_or(TimeDelta::days(30)),
         }
     }
@@ -191,10 +195,16 @@ impl Ingest {
         let started = Instant::now();
         let mut answer = Answer::new(run_id);
         let times = Times::new(limit.0);
-        let outcome = match event {
-            Event::Heartbeat => self.heartbeat(times, &mut answer).await,
-            Event::Scheduled => self.run(None, times, &mut answer).await,
-            Event::Manual(manual) => self.run(Some(manual), times, &mut answer).await,
+        let outcome = {
+            let work = async {
+                match event {
+                    Event::Heartbeat => self.heartbeat(times, &mut answer).await,
+                    Event::Scheduled => self.run(None, times, &mut answer).await,
+                    Event::Manual(manual) => self.run(Some(manual), times, &mut answer).await,
+                }
+            };
+            // AWS's clients know nothing of the deadline.
+            tokio::time::timeout_at(times.answer_at, work).await.unwrap_or(Err(RunError::OutOfTime))
         };
         if let Err(error) = outcome {
             answer.status = Status::Failed;
