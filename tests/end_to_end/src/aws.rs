@@ -20,7 +20,9 @@ use tokio::task::JoinHandle;
 /// The signature that the emulators want to see and do not check; it names the service.
 fn authorization(target: &str) -> String {
     let service = if target.starts_with(DYNAMODB) { "dynamodb" } else { "secretsmanager" };
-    format!("AWS4-HMAC-SHA256 Credential=testing/20260101/us-east-1/{service}/aws4_request, SignedHeaders=host, Signature=0")
+    format!(
+        "AWS4-HMAC-SHA256 Credential=testing/20260101/us-east-1/{service}/aws4_request, SignedHeaders=host, Signature=0"
+    )
 }
 
 const DYNAMODB: &str = "DynamoDB_20120810";
@@ -142,8 +144,11 @@ impl Aws {
     /// The quarantine documents, by sample.
     pub async fn quarantine(&self) -> BTreeMap<u64, Value> {
         let items = self.items().await.into_values();
-        let entries = items.filter(|item| item["sk"].as_str().is_some_and(|sk| sk.starts_with("quarantine#")));
-        entries.map(|item| (item["sample_id"].as_u64().expect("a quarantined sample has a number"), item)).collect()
+        let entries =
+            items.filter(|item| item["sk"].as_str().is_some_and(|sk| sk.starts_with("quarantine#")));
+        entries
+            .map(|item| (item["sample_id"].as_u64().expect("a quarantined sample has a number"), item))
+            .collect()
     }
 
     /// Replaces an item by what a hand in the console writes: exactly this.
@@ -291,7 +296,8 @@ async fn pass_on(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: By
             Action::Hang => std::future::pending().await,
             Action::Answer(answer) => {
                 let status = StatusCode::from_u16(answer.status).expect("a status");
-                return (status, [("content-type", "application/x-amz-json-1.0")], answer.body).into_response();
+                return (status, [("content-type", "application/x-amz-json-1.0")], answer.body)
+                    .into_response();
             }
             other => panic!("trouble that the gateway cannot make: {other:?}"),
         }

@@ -3,7 +3,7 @@
 //! A [`World`] is everything around one installation; [`World::lambda`] starts a process, as Lambda starts an
 //! execution environment. What every process prints and answers is searched for keys and people's addresses.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -112,25 +112,34 @@ pub fn secret(vmray_api_key: &str, opencti_token: &str) -> Value {
     json!({"vmray_api_key": vmray_api_key, "opencti_token": opencti_token})
 }
 
-/// The binary, built from the sources as they are now, with nothing in it that only tests need.
+/// The binary, built from the sources as they are now, with nothing in it that only tests need. Built once, also when
+/// that fails.
 pub fn binary() -> &'static Path {
-    static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| {
-        let mut build = std::process::Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        build.args(["build", "--package", "ingest", "--bin", "ingest", "--message-format", "json"]);
-        if !cfg!(debug_assertions) {
-            build.arg("--release");
-        }
-        let built = build.current_dir(env!("CARGO_MANIFEST_DIR")).stderr(Stdio::inherit()).output();
-        let built = built.expect("cargo can be started");
-        assert!(built.status.success(), "ingest does not build");
-        let messages = String::from_utf8(built.stdout).expect("cargo speaks UTF-8");
-        let executables = messages.lines().filter_map(|line| {
-            let message: Value = serde_json::from_str(line).ok()?;
-            Some(PathBuf::from(message["executable"].as_str()?))
-        });
-        executables.last().expect("cargo names the binary")
-    })
+    static BINARY: OnceLock<Option<PathBuf>> = OnceLock::new();
+    BINARY.get_or_init(build).as_deref().expect("ingest does not build; cargo has said why")
+}
+
+fn build() -> Option<PathBuf> {
+    let mut build = std::process::Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    build.args([
+        "build",
+        "--package",
+        "ingest",
+        "--bin",
+        "ingest",
+        "--message-format",
+        "json-render-diagnostics",
+    ]);
+    if !cfg!(debug_assertions) {
+        build.arg("--release");
+    }
+    let built = build.current_dir(env!("CARGO_MANIFEST_DIR")).stderr(Stdio::inherit()).output().ok()?;
+    let messages = String::from_utf8(built.stdout).ok()?;
+    let executables = messages.lines().filter_map(|line| {
+        let message: Value = serde_json::from_str(line).ok()?;
+        Some(PathBuf::from(message["executable"].as_str()?))
+    });
+    executables.last().filter(|_| built.status.success())
 }
 
 /// Both servers, AWS, and one installation of the function between them.
@@ -154,8 +163,7 @@ impl World {
     pub async fn on(dynamodb: Option<String>, vmray: VmrayOptions) -> Self {
         let aws = Aws::start(dynamodb, &secret(VMRAY_KEY, OPENCTI_TOKEN)).await;
         let vmray = VmrayOptions { api_keys: vec![VMRAY_KEY.to_owned()], ..vmray };
-        let opencti =
-            OpenctiOptions { tokens: vec![OPENCTI_TOKEN.to_owned()], ..OpenctiOptions::default() };
+        let opencti = OpenctiOptions { tokens: vec![OPENCTI_TOKEN.to_owned()], ..OpenctiOptions::default() };
         let vmray = VmraySimulator::start(vmray).await.expect("a port on the loopback interface");
         let opencti = OpenctiSimulator::start(opencti).await.expect("a port on the loopback interface");
         let mut world = Self { vmray, opencti, aws, settings: BTreeMap::new() };
@@ -213,7 +221,13 @@ impl World {
         candidates.filter(named).collect()
     }
 
-    /// How often each object was pushed, and under how many different contents.
+    /// The different contents under which each object was pushed: two that share an object differ in its date.
+    #[must_use]
+    pub fn contents(&self) -> BTreeMap<String, BTreeSet<String>> {
+        self.pushed_objects().into_iter().map(|(id, contents)| (id, contents.into_iter().collect())).collect()
+    }
+
+    /// Every content of each object, in the order of the pushes.
     #[must_use]
     pub fn pushed_objects(&self) -> BTreeMap<String, Vec<String>> {
         let platform = self.opencti.platform();
@@ -263,7 +277,9 @@ impl Lambda {
 
     /// Sends an event as `cargo lambda watch` does, whose deadline is the constant 600000.
     pub async fn invoke_in_the_emulator(&self, event: Value) -> Outcome {
-        Invocation { ended: self.api.send_telling(event, MINUTES, Some(600_000)), lambda: self }.outcome().await
+        Invocation { ended: self.api.send_telling(event, MINUTES, Some(600_000)), lambda: self }
+            .outcome()
+            .await
     }
 
     /// Ends the process as Lambda does at the deadline: without a word. Comes back when it is gone.

@@ -68,7 +68,8 @@ impl Shared {
 
     fn end(&self, id: &str, outcome: Outcome) -> StatusCode {
         let mut book = self.book();
-        let late = book.taken.remove(id).map(|taken| Instant::now().saturating_duration_since(taken.deadline));
+        let late =
+            book.taken.remove(id).map(|taken| Instant::now().saturating_duration_since(taken.deadline));
         match (late, book.waiting.remove(id)) {
             (Some(late), Some(waiting)) => {
                 // A test that has dropped the invocation does not want to know.
@@ -130,7 +131,10 @@ impl RuntimeApi {
         let id = format!("request-{}", book.last);
         book.waiting.insert(id.clone(), sender);
         drop(book);
-        self.shared.queue.send(Order { id, event, limit, told }).expect("the receiver lives as long as the server");
+        self.shared
+            .queue
+            .send(Order { id, event, limit, told })
+            .expect("the receiver lives as long as the server");
         receiver
     }
 }
@@ -145,7 +149,10 @@ async fn next(State(shared): State<Arc<Shared>>) -> (HeaderMap, String) {
     };
     set("content-type", "application/json");
     set("lambda-runtime-aws-request-id", &order.id);
-    set("lambda-runtime-deadline-ms", &order.told.map_or_else(|| deadline.as_millis().to_string(), |told| told.to_string()));
+    set(
+        "lambda-runtime-deadline-ms",
+        &order.told.map_or_else(|| deadline.as_millis().to_string(), |told| told.to_string()),
+    );
     set("lambda-runtime-invoked-function-arn", "arn:aws:lambda:us-east-1:123456789012:function:ingest");
     set("lambda-runtime-trace-id", "Root=1-5759e988-bd862e3fe1be46a994272793;Sampled=0");
     shared.book().taken.insert(order.id, Taken { deadline: Instant::now() + order.limit });

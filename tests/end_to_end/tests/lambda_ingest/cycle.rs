@@ -37,7 +37,8 @@ async fn a_schedule_event_brings_everything_and_the_next_one_finds_nothing_new()
 #[tokio::test]
 async fn a_full_cycle_on_awss_own_dynamodb_engine() {
     let Some(endpoint) = dynamodb_local_endpoint() else { return };
-    let world = World::on(Some(endpoint), VmrayOptions { estate: estate(5), ..VmrayOptions::default() }).await;
+    let world =
+        World::on(Some(endpoint), VmrayOptions { estate: estate(5), ..VmrayOptions::default() }).await;
     a_full_cycle(&world).await;
 }
 
@@ -49,7 +50,10 @@ async fn a_manual_window_brings_what_finished_in_it_and_moves_no_cursor() {
     assert_eq!(world.arrived(1..=5), [2, 3]);
     let cursor = world.aws.cursor().await.unwrap();
     assert_eq!((&cursor["position"], &cursor["checked_at"]), (&Value::Null, &Value::Null), "{cursor}");
-    assert!(answer["lag_seconds"].as_i64().unwrap() > 3600, "two minutes are not all there is to handle: {answer}");
+    assert!(
+        answer["lag_seconds"].as_i64().unwrap() > 3600,
+        "two minutes are not all there is to handle: {answer}"
+    );
 
     let scheduled = world.run(schedule()).await;
     assert_eq!(scheduled["samples"], 5, "the schedule does not rely on a window: {scheduled}");
@@ -79,7 +83,11 @@ async fn a_heartbeat_touches_only_opencti_and_keeps_the_state() {
     world.opencti.clear_log();
 
     let answer = lambda.invoke(event("ingest-heartbeat.json"), MINUTES).await.answer();
-    assert_eq!((&answer["status"], &answer["calls"]["opencti"]), (&json!("heartbeat"), &json!(2)), "{answer}");
+    assert_eq!(
+        (&answer["status"], &answer["calls"]["opencti"]),
+        (&json!("heartbeat"), &json!(2)),
+        "{answer}"
+    );
     let after = world.opencti.platform().connector(CONNECTOR).unwrap().clone();
     assert_eq!((&after.state, &after.state_timestamp), (&before.state, &before.state_timestamp));
     assert!(after.updated_at > before.updated_at, "the page shows it alive");

@@ -1,6 +1,5 @@
 //! Two runs at once, and runs that die.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -17,11 +16,6 @@ async fn the_lease_ends(world: &World) {
     world.aws.edit_cursor(|cursor| cursor["lease"]["until"] = past.clone().into()).await;
 }
 
-/// The different contents under which each object arrived.
-fn contents(world: &World) -> BTreeMap<String, BTreeSet<String>> {
-    world.pushed_objects().into_iter().map(|(id, contents)| (id, contents.into_iter().collect())).collect()
-}
-
 #[tokio::test]
 async fn while_one_runs_another_is_busy_and_calls_nobody() {
     let world = World::new(estate(3)).await;
@@ -34,14 +28,24 @@ async fn while_one_runs_another_is_busy_and_calls_nobody() {
 
     for order in [schedule(), event("ingest-window.json")] {
         let busy = other.invoke(order, MINUTES).await.answer();
-        assert_eq!((&busy["status"], &busy["calls"]), (&json!("busy"), &json!({"vmray": 0, "opencti": 0})), "{busy}");
+        assert_eq!(
+            (&busy["status"], &busy["calls"]),
+            (&json!("busy"), &json!({"vmray": 0, "opencti": 0})),
+            "{busy}"
+        );
         assert!(busy["lag_seconds"].as_i64().unwrap() > 3600, "busy is not up to date: {busy}");
     }
     assert_eq!((world.vmray_calls(), world.opencti_calls()), calls);
+    let alive = other.invoke(event("ingest-heartbeat.json"), MINUTES).await.answer();
+    assert_eq!(alive["status"], "heartbeat", "a heartbeat needs no lease");
 
     pause.release();
     assert_eq!(running.outcome().await.answer()["samples"], 3);
-    assert_eq!(other.invoke(schedule(), MINUTES).await.answer()["status"], "done", "the lease was given back");
+    assert_eq!(
+        other.invoke(schedule(), MINUTES).await.answer()["status"],
+        "done",
+        "the lease was given back"
+    );
     assert_eq!(world.aws.cursor().await.unwrap()["lease"], Value::Null);
 }
 
@@ -66,7 +70,8 @@ async fn a_race(world: &World) {
 #[tokio::test]
 async fn of_two_that_start_at_once_one_runs_on_awss_own_dynamodb_engine() {
     let Some(endpoint) = dynamodb_local_endpoint() else { return };
-    a_race(&World::on(Some(endpoint), VmrayOptions { estate: estate(3), ..VmrayOptions::default() }).await).await;
+    a_race(&World::on(Some(endpoint), VmrayOptions { estate: estate(3), ..VmrayOptions::default() }).await)
+        .await;
 }
 
 /// Kills a run at its third bundle, and lets another take over when the lease has ended.
@@ -104,7 +109,7 @@ async fn a_killed_runs_lease_ends_and_the_next_one_goes_on_without_loss_or_new_i
     let mut undisturbed = World::new(estate(5)).await;
     undisturbed.one_sample_per_bundle();
     let _ = undisturbed.run(schedule()).await;
-    assert_eq!(contents(&world), contents(&undisturbed));
+    assert_eq!(world.contents(), undisturbed.contents());
 }
 
 #[tokio::test]
@@ -164,7 +169,11 @@ async fn the_position_never_passes_a_row_that_is_not_settled() {
     assert_eq!(world.arrived(1..=12), [1, 3], "a later sample is delivered");
     assert_eq!(cursor["position"], position(1), "{cursor}");
     let done: Vec<&str> = cursor["done"].as_str().unwrap().split(' ').collect();
-    assert_eq!(done, [format!("{}:1001", minute(1).and_utc().timestamp()).as_str(), "120:2"], "and remembered");
+    assert_eq!(
+        done,
+        [format!("{}:1001", minute(1).and_utc().timestamp()).as_str(), "120:2"],
+        "and remembered"
+    );
     held.release();
     third_push.release();
     let answer = running.outcome().await.answer();
@@ -175,7 +184,8 @@ async fn the_position_never_passes_a_row_that_is_not_settled() {
 async fn a_process_answers_for_each_of_many_events_in_a_row() {
     let world = World::new(estate(1)).await;
     let lambda = world.lambda().await;
-    let events = [schedule(), json!({"nonsense": 1}), event("ingest-heartbeat.json"), schedule(), Value::Null];
+    let events =
+        [schedule(), json!({"nonsense": 1}), event("ingest-heartbeat.json"), schedule(), Value::Null];
     let sent: Vec<_> = events.map(|event| lambda.send(event, MINUTES)).into_iter().collect();
     let mut outcomes = Vec::new();
     for invocation in sent {

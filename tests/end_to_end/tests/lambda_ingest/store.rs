@@ -19,7 +19,8 @@ async fn one_bundle_at_a_time(samples: u64) -> World {
 /// From the second checkpoint on, DynamoDB answers everything that is written like this.
 async fn the_store_fails_in_mid_run(status: u16, body: &str) {
     let world = one_bundle_at_a_time(5).await;
-    let fault = Fault::on("PutItem").from(WRITES_BEFORE_THE_FIRST_BUNDLE + 2).body(status, "application/json", body);
+    let fault =
+        Fault::on("PutItem").from(WRITES_BEFORE_THE_FIRST_BUNDLE + 2).body(status, "application/json", body);
     world.aws.dynamodb_faults().add(fault);
     let lambda = world.lambda().await;
     let (kind, message) = lambda.invoke(schedule(), MINUTES).await.error();
@@ -32,7 +33,11 @@ async fn the_store_fails_in_mid_run(status: u16, body: &str) {
     assert_eq!(failed["position"], left["position"], "the answer says where the cursor stands");
 
     world.aws.dynamodb_faults().clear();
-    assert_eq!(lambda.invoke(schedule(), MINUTES).await.answer()["status"], "busy", "the lease is still held");
+    assert_eq!(
+        lambda.invoke(schedule(), MINUTES).await.answer()["status"],
+        "busy",
+        "the lease is still held"
+    );
     let past = (Utc::now() - TimeDelta::seconds(1)).to_rfc3339();
     world.aws.edit_cursor(|cursor| cursor["lease"]["until"] = past.into()).await;
     let answer = lambda.invoke(schedule(), MINUTES).await.answer();
@@ -67,7 +72,10 @@ async fn a_table_that_is_not_there_is_named_before_any_call() {
     world.set("TABLE_NAME", "bridge-elsewhere");
     let (kind, message) = world.lambda().await.invoke(schedule(), MINUTES).await.error();
     assert_eq!(kind, "StoreError", "{message}");
-    assert!(message.contains("bridge-elsewhere") && message.contains("ResourceNotFoundException"), "{message}");
+    assert!(
+        message.contains("bridge-elsewhere") && message.contains("ResourceNotFoundException"),
+        "{message}"
+    );
     assert_eq!((world.vmray_calls(), world.opencti_calls()), (0, 0));
 }
 
@@ -113,7 +121,11 @@ async fn a_cursor_that_was_broken_by_hand_is_named_and_left_as_it_is() {
         world.aws.put_item(&good).await;
     }
     assert_eq!((world.vmray_calls(), world.opencti_calls()), calls, "nobody is called");
-    assert_eq!(lambda.invoke(schedule(), MINUTES).await.answer()["status"], "done", "and put right, it works");
+    assert_eq!(
+        lambda.invoke(schedule(), MINUTES).await.answer()["status"],
+        "done",
+        "and put right, it works"
+    );
 }
 
 #[tokio::test]
