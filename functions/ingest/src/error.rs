@@ -33,7 +33,9 @@ pub enum RunError {
     #[error(transparent)]
     Cursor(#[from] CursorError),
     /// DynamoDB or Secrets Manager had not answered when the invocation had to end.
-    #[error("the time was over before DynamoDB or Secrets Manager answered; what is delivered and not saved comes again, with the same ids")]
+    #[error(
+        "the time was over before DynamoDB or Secrets Manager answered; what is delivered and not saved comes again, with the same ids"
+    )]
     OutOfTime,
     /// VMRay as a whole failed.
     #[error(transparent)]

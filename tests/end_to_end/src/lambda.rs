@@ -41,10 +41,10 @@ pub const NEXT_OPENCTI_TOKEN: &str = "n3xt-t0k3n-of-opencti-fe57bcca";
 pub const SUBMITTER: &str = "analyst@customer.test";
 
 /// A time limit that no test reaches.
-pub const MINUTES: Duration = Duration::from_secs(300);
+pub const MINUTES: Duration = Duration::from_mins(5);
 
 /// Only so that a test that hangs ends: a process may start, and answers within its limit or far earlier.
-const SAFETY_NET: Duration = Duration::from_secs(60);
+const SAFETY_NET: Duration = Duration::from_mins(1);
 
 /// The first minute of the estates.
 const START: &str = "2025-06-01T10:00:00";
@@ -120,8 +120,8 @@ pub fn binary() -> &'static Path {
 }
 
 fn build() -> Option<PathBuf> {
-    let mut build = std::process::Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    build.args([
+    let mut cargo = std::process::Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args([
         "build",
         "--package",
         "ingest",
@@ -131,15 +131,15 @@ fn build() -> Option<PathBuf> {
         "json-render-diagnostics",
     ]);
     if !cfg!(debug_assertions) {
-        build.arg("--release");
+        cargo.arg("--release");
     }
-    let built = build.current_dir(env!("CARGO_MANIFEST_DIR")).stderr(Stdio::inherit()).output().ok()?;
+    let built = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).stderr(Stdio::inherit()).output().ok()?;
     let messages = String::from_utf8(built.stdout).ok()?;
-    let executables = messages.lines().filter_map(|line| {
+    let mut executables = messages.lines().filter_map(|line| {
         let message: Value = serde_json::from_str(line).ok()?;
         Some(PathBuf::from(message["executable"].as_str()?))
     });
-    executables.last().filter(|_| built.status.success())
+    executables.next_back().filter(|_| built.status.success())
 }
 
 /// Both servers, AWS, and one installation of the function between them.
@@ -232,7 +232,7 @@ impl World {
     pub fn pushed_objects(&self) -> BTreeMap<String, Vec<String>> {
         let platform = self.opencti.platform();
         let mut objects: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for object in platform.bundles().iter().flat_map(|bundle| bundle.objects()) {
+        for object in platform.bundles().iter().flat_map(simulators::opencti::PushedBundle::objects) {
             let id = object["id"].as_str().unwrap_or_default().to_owned();
             objects.entry(id).or_default().push(object.to_string());
         }
@@ -348,9 +348,8 @@ impl Invocation<'_> {
     /// What came of it. One that misses its deadline fails the test: Lambda would have killed it.
     pub async fn outcome(self) -> Outcome {
         let lambda = self.lambda;
-        let (outcome, late) = match tokio::time::timeout(SAFETY_NET, self.ended).await {
-            Ok(Ok(ended)) => ended,
-            _ => panic!("no answer; it printed: {}{}", lambda.stdout(), lambda.stderr()),
+        let Ok(Ok((outcome, late))) = tokio::time::timeout(SAFETY_NET, self.ended).await else {
+            panic!("no answer; it printed: {}{}", lambda.stdout(), lambda.stderr());
         };
         assert!(late.is_zero(), "answered {late:?} after its deadline: {outcome:?}\n{}", lambda.stdout());
         lambda.keeps_its_secrets(&outcome);

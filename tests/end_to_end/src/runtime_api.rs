@@ -119,11 +119,13 @@ impl RuntimeApi {
     }
 
     /// Puts an event into the queue. Its outcome comes with the time by which it missed its deadline.
+    #[must_use]
     pub fn send(&self, event: Value, limit: Duration) -> oneshot::Receiver<Ended> {
         self.send_telling(event, limit, None)
     }
 
     /// [`send`](Self::send) with another deadline in the header than the true one.
+    #[must_use]
     pub fn send_telling(&self, event: Value, limit: Duration, told: Option<u64>) -> oneshot::Receiver<Ended> {
         let (sender, receiver) = oneshot::channel();
         let mut book = self.shared.book();

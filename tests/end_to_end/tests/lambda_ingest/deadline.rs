@@ -13,7 +13,7 @@ const SHORT: Duration = Duration::from_secs(3);
 /// Reports in the order in which they were pushed.
 fn reports(world: &World) -> Vec<Value> {
     let platform = world.opencti.platform();
-    let objects = platform.bundles().iter().flat_map(|bundle| bundle.objects());
+    let objects = platform.bundles().iter().flat_map(simulators::opencti::PushedBundle::objects);
     objects.filter(|object| object["type"] == "report").collect()
 }
 

@@ -80,7 +80,7 @@ async fn a_run_is_killed(world: &mut World) {
     let (fault, pause) = Fault::on("stixBundlePush").from(3).once().pause();
     world.opencti.faults().add(fault);
     let mut dead = world.lambda().await;
-    let limit = Duration::from_secs(120);
+    let limit = Duration::from_mins(2);
     let started = Utc::now();
     let running = dead.send(schedule(), limit);
     pause.reached().await;

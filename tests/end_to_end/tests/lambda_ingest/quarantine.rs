@@ -14,7 +14,7 @@ async fn six_of_fourteen_fail() -> World {
     estate.wait(10, Part::Iocs, 1000);
     let world = World::new(estate).await;
     let garbled =
-        Fault::on("GET /rest/sample/6").body(200, "application/json", r#"{"result":"ok","data":"?"}"#);
+        Fault::on("GET /rest/sample/6").body(200, "application/json", r#"{"result":"ok","data":[1]}"#);
     world.vmray.faults().add(garbled);
     world.vmray.faults().add(Fault::on("GET /rest/sample/8/vtis").status(503));
     let refused = Fault::on("stixBundlePush").containing("sample-12.exe");
