@@ -101,6 +101,7 @@ impl RuntimeApi {
         let shared = Arc::new(Shared { queue, orders: AsyncMutex::new(orders), book: Mutex::default() });
         let routes = Router::new()
             .route("/2018-06-01/runtime/invocation/next", get(next))
+            .route("/2018-06-01/runtime/init/error", post(init_error))
             .route("/2018-06-01/runtime/invocation/{id}/response", post(response))
             .route("/2018-06-01/runtime/invocation/{id}/error", post(error))
             .with_state(Arc::clone(&shared));
@@ -167,7 +168,19 @@ async fn response(State(shared): State<Arc<Shared>>, Path(id): Path<String>, bod
 }
 
 async fn error(State(shared): State<Arc<Shared>>, Path(id): Path<String>, body: Bytes) -> StatusCode {
-    let error: Value = serde_json::from_slice(&body).expect("a function's error is JSON");
+    shared.end(&id, failure(&body))
+}
+
+/// The process could not start: every event that waits for it fails.
+async fn init_error(State(shared): State<Arc<Shared>>, body: Bytes) -> StatusCode {
+    for (_, waiting) in std::mem::take(&mut shared.book().waiting) {
+        let _ = waiting.send((failure(&body), Duration::ZERO));
+    }
+    StatusCode::ACCEPTED
+}
+
+fn failure(body: &[u8]) -> Outcome {
+    let error: Value = serde_json::from_slice(body).expect("a function's error is JSON");
     let text = |name: &str| error[name].as_str().unwrap_or_default().to_owned();
-    shared.end(&id, Outcome::Error { kind: text("errorType"), message: text("errorMessage") })
+    Outcome::Error { kind: text("errorType"), message: text("errorMessage") }
 }
