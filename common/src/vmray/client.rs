@@ -279,7 +279,13 @@ impl VmrayClient {
 
     /// A sample's own facts.
     pub async fn sample(&self, id: SampleId) -> Result<Sample, VmrayError> {
-        self.get(&format!("sample/{id}"), &format!("sample {id}")).await
+        let what = format!("sample {id}");
+        let sample: Sample = self.get(&format!("sample/{id}"), &what).await?;
+        // The types are so lenient that a list of numbers passes for a sample, one without a verdict at that.
+        if sample.id != id {
+            return Err(VmrayError::Malformed { what, problem: format!("it is about sample {}", sample.id) });
+        }
+        Ok(sample)
     }
 
     /// A sample's indicators of compromise.

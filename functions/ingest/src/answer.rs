@@ -87,8 +87,8 @@ pub struct Answer {
     pub rejected: BTreeMap<String, u64>,
     /// Where the cursor stands.
     pub position: Option<DateTime<Utc>>,
-    /// Seconds since everything in VMRay was last known to be handled.
-    pub lag_seconds: i64,
+    /// Seconds since everything in VMRay was last known to be handled; `None` when the cursor could not be read.
+    pub lag_seconds: Option<i64>,
     /// Requests.
     pub calls: Calls,
     /// Milliseconds from start to answer.
@@ -125,7 +125,7 @@ impl Answer {
             bundles: 0,
             rejected: BTreeMap::new(),
             position: None,
-            lag_seconds: 0,
+            lag_seconds: None,
             calls: Calls::default(),
             duration_ms: 0,
             dry_run: false,
@@ -159,7 +159,8 @@ impl Answer {
             count("OpenctiCalls", self.calls.opencti),
             count("VmrayUnauthorized", u64::from(kind == "VmrayUnauthorized")),
             count("OpenctiUnauthorized", u64::from(kind == "OpenctiUnauthorized")),
-            ("LagSeconds", self.lag_seconds as f64, Unit::Seconds),
+            // What is not known is not told: a number that is none is left out.
+            ("LagSeconds", self.lag_seconds.map_or(f64::NAN, |seconds| seconds as f64), Unit::Seconds),
             ("Duration", self.duration_ms as f64, Unit::Milliseconds),
         ];
         let properties = [("run_id", self.run_id.clone().into()), ("status", self.status.as_str().into())];

@@ -84,6 +84,7 @@ pub struct StoredCursor<'a> {
     store: &'a dyn Store,
     key: Key,
     version: Option<u64>,
+    saved_position: Option<DateTime<Utc>>,
     /// Its content, with changes that are not saved yet.
     pub cursor: Cursor,
 }
@@ -93,8 +94,15 @@ impl<'a> StoredCursor<'a> {
     pub async fn load(store: &'a dyn Store, connector_id: &str) -> Result<Self, CursorError> {
         let key = Key::new(partition(connector_id), "cursor");
         let document = store.get(&key).await?;
-        let cursor = document.as_ref().map(Document::read).transpose()?.unwrap_or_default();
-        Ok(Self { store, key, version: document.map(|found| found.version), cursor })
+        let cursor: Cursor = document.as_ref().map(Document::read).transpose()?.unwrap_or_default();
+        let version = document.map(|found| found.version);
+        Ok(Self { store, key, version, saved_position: cursor.position, cursor })
+    }
+
+    /// The position that is known to be stored.
+    #[must_use]
+    pub fn saved_position(&self) -> Option<DateTime<Utc>> {
+        self.saved_position
     }
 
     /// Writes the document if nobody else has.
@@ -102,6 +110,7 @@ impl<'a> StoredCursor<'a> {
         let expected = self.version.map_or(Expected::New, Expected::Version);
         let body = to_body(&self.key, &self.cursor)?;
         self.version = Some(self.store.put(&self.key, body, None, expected).await?);
+        self.saved_position = self.cursor.position;
         Ok(())
     }
 

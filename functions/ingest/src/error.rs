@@ -32,6 +32,11 @@ pub enum RunError {
     /// Somebody else runs, or the store failed.
     #[error(transparent)]
     Cursor(#[from] CursorError),
+    /// DynamoDB or Secrets Manager had not answered when the invocation had to end.
+    #[error(
+        "the time was over before DynamoDB or Secrets Manager answered; what is delivered and not saved comes again, with the same ids"
+    )]
+    OutOfTime,
     /// VMRay as a whole failed.
     #[error(transparent)]
     Vmray(#[from] VmrayError),
@@ -59,6 +64,7 @@ impl RunError {
             Self::Http(_) => "HttpSetupError",
             Self::Store(_) | Self::Cursor(CursorError::Store(_)) => "StoreError",
             Self::Cursor(CursorError::Lost) => "LeaseLost",
+            Self::OutOfTime => "OutOfTime",
             Self::Vmray(VmrayError::Unauthorized { .. } | VmrayError::Keys(_)) => "VmrayUnauthorized",
             Self::Vmray(_) => "VmrayError",
             Self::Opencti(OpenctiError::Unauthorized { .. } | OpenctiError::Keys(_)) => "OpenctiUnauthorized",

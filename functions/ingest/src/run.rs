@@ -81,6 +81,8 @@ struct Times {
     push_until: Deadline,
     /// No call at all.
     end: Deadline,
+    /// Whatever is still under way is left, or there would be no answer.
+    answer_at: Instant,
     ends_at: DateTime<Utc>,
 }
 
@@ -93,7 +95,9 @@ impl Times {
             start_until: before_end(reserve),
             read_until: Deadline::at(before_end(reserve * 2 / 3)),
             push_until: Deadline::at(before_end(reserve / 4)),
-            end: Deadline::at(before_end(reserve / 16)),
+            // The cursor is saved and the lease given back after the last call.
+            end: Deadline::at(before_end(reserve / 8)),
+            answer_at: before_end(reserve / 32),
             ends_at: Utc::now() + TimeDelta::from_std(limit).unwrap_or(TimeDelta::days(30)),
         }
     }
@@ -191,10 +195,16 @@ impl Ingest {
         let started = Instant::now();
         let mut answer = Answer::new(run_id);
         let times = Times::new(limit.0);
-        let outcome = match event {
-            Event::Heartbeat => self.heartbeat(times, &mut answer).await,
-            Event::Scheduled => self.run(None, times, &mut answer).await,
-            Event::Manual(manual) => self.run(Some(manual), times, &mut answer).await,
+        let outcome = {
+            let work = async {
+                match event {
+                    Event::Heartbeat => self.heartbeat(times, &mut answer).await,
+                    Event::Scheduled => self.run(None, times, &mut answer).await,
+                    Event::Manual(manual) => self.run(Some(manual), times, &mut answer).await,
+                }
+            };
+            // AWS's clients know nothing of the deadline.
+            tokio::time::timeout_at(times.answer_at, work).await.unwrap_or(Err(RunError::OutOfTime))
         };
         if let Err(error) = outcome {
             answer.status = Status::Failed;
@@ -282,8 +292,11 @@ impl Ingest {
         answer.dry_run = manual.is_some_and(|manual| manual.dry_run);
         let load = StoredCursor::load(self.store.as_ref(), &self.settings.connector.id);
         let (keys, stored) = tokio::join!(self.secrets.keys(), load);
+        if let Ok(stored) = &stored {
+            answer.position = stored.cursor.position;
+            answer.lag_seconds = Some(lag_seconds(&stored.cursor, self.settings.feed.initial_fetch, false));
+        }
         let (keys, mut stored) = (keys?, stored?);
-        answer.position = stored.cursor.position;
         if answer.dry_run {
             return self.run_leased(manual, times, &keys, &mut stored, answer).await;
         }
@@ -301,6 +314,7 @@ impl Ingest {
             if let Err(error) = stored.save().await {
                 warn!(%error, "could not save the cursor and give the lease back; the lease ends by itself");
             }
+            answer.position = stored.saved_position();
         }
         ended
     }
@@ -325,8 +339,9 @@ impl Ingest {
         };
         let ended = self.run_connected(&session, stored, answer).await;
         answer.calls = Calls { vmray: session.vmray.calls(), opencti: session.opencti.calls() };
-        let everything = ended.is_ok() && answer.status == Status::Done;
-        answer.lag_seconds = lag_seconds(&stored.cursor, self.settings.feed.initial_fetch, everything);
+        // A window is not everything, and a dry run handles nothing.
+        let everything = ended.is_ok() && answer.status == Status::Done && session.manual.is_none();
+        answer.lag_seconds = Some(lag_seconds(&stored.cursor, self.settings.feed.initial_fetch, everything));
         ended
     }
 
@@ -357,7 +372,7 @@ impl Ingest {
             Err(Stop::Failed(_)) => Status::Failed,
         };
         if session.manual.is_none() {
-            answer.position = stored.cursor.position;
+            answer.position = stored.saved_position();
             if answer.status == Status::Done {
                 stored.cursor.checked_at = Some(session.started_at);
             }

@@ -1,1 +1,11 @@
-//! End-to-end tests.
+//! End-to-end tests: the real binaries against simulated servers.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::missing_panics_doc,
+    reason = "a helper that fails fails its test"
+)]
+
+pub mod aws;
+pub mod lambda;
+pub mod runtime_api;

@@ -103,7 +103,8 @@ impl Pause {
         self.released.add_permits(1);
     }
 
-    pub(crate) async fn hold(&self) {
+    /// Tells the test and waits for its release: what a server does with a paused request.
+    pub async fn hold(&self) {
         self.reached.add_permits(1);
         if let Ok(permit) = self.released.acquire().await {
             permit.forget();
@@ -321,7 +322,7 @@ impl Faults {
     }
 
     /// The actions for a request, each fault's count moved on.
-    pub(crate) fn actions(&self, label: &str, sequence: u64, contains: impl Fn(&str) -> bool) -> Vec<Action> {
+    pub fn actions(&self, label: &str, sequence: u64, contains: impl Fn(&str) -> bool) -> Vec<Action> {
         self.lock().iter_mut().filter_map(|fault| fault.act(label, sequence, &contains)).collect()
     }
 

@@ -1,0 +1,322 @@
+//! DynamoDB and Secrets Manager for one test: a table and a secret of its own on an emulator, behind a gateway that
+//! counts what the process asks for and makes trouble when a test wants some.
+//!
+//! Tests look into the table around the gateway, over plain HTTP: what they see is what is stored, not what the
+//! product's own store makes of it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Map, Value, json};
+use simulators::faults::{Action, Faults};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+/// The signature that the emulators want to see and do not check; it names the service.
+fn authorization(target: &str) -> String {
+    let service = if target.starts_with(DYNAMODB) { "dynamodb" } else { "secretsmanager" };
+    format!(
+        "AWS4-HMAC-SHA256 Credential=testing/20260101/us-east-1/{service}/aws4_request, SignedHeaders=host, Signature=0"
+    )
+}
+
+const DYNAMODB: &str = "DynamoDB_20120810";
+
+/// Where moto is.
+///
+/// Without it these tests prove nothing, so they fail.
+#[must_use]
+pub fn moto_endpoint() -> String {
+    std::env::var("TEST_MOTO_ENDPOINT").unwrap_or_else(|_| {
+        panic!(
+            "TEST_MOTO_ENDPOINT is not set: this test needs DynamoDB and Secrets Manager on moto. \
+             Run tests/run, or tests/aws/with-emulators cargo test -p end_to_end"
+        )
+    })
+}
+
+/// Where DynamoDB Local is. `None`, said aloud: it was not asked for.
+#[must_use]
+pub fn dynamodb_local_endpoint() -> Option<String> {
+    let endpoint = std::env::var("TEST_DYNAMODB_LOCAL_ENDPOINT").ok();
+    if endpoint.is_none() {
+        eprintln!("left out: TEST_DYNAMODB_LOCAL_ENDPOINT is not set (tests/aws/with-emulators sets it)");
+    }
+    endpoint
+}
+
+/// One test's table and secret.
+pub struct Aws {
+    dynamodb: Gateway,
+    secrets: Gateway,
+    table: String,
+    secret_arn: String,
+}
+
+impl Aws {
+    /// A new table, on moto or at `dynamodb`, and a new secret on moto that holds `secret`.
+    pub async fn start(dynamodb: Option<String>, secret: &Value) -> Self {
+        let moto = moto_endpoint();
+        let dynamodb = Gateway::start(dynamodb.unwrap_or_else(|| moto.clone())).await;
+        let secrets = Gateway::start(moto).await;
+        let table = format!("bridge-{}", uuid::Uuid::new_v4());
+        create_table(&dynamodb, &table).await;
+        let name = format!("bridge-{}", uuid::Uuid::new_v4());
+        let request = json!({
+            "Name": name,
+            "SecretString": secret.to_string(),
+            "ClientRequestToken": uuid::Uuid::new_v4().to_string(),
+        });
+        let created = secrets.ask("secretsmanager.CreateSecret", &request).await;
+        let secret_arn = created["ARN"].as_str().expect("a new secret has an ARN").to_owned();
+        Self { dynamodb, secrets, table, secret_arn }
+    }
+
+    /// The variables with which the process finds both.
+    #[must_use]
+    pub fn variables(&self) -> [(&'static str, String); 4] {
+        [
+            ("AWS_ENDPOINT_URL_DYNAMODB", self.dynamodb.address.clone()),
+            ("AWS_ENDPOINT_URL_SECRETS_MANAGER", self.secrets.address.clone()),
+            ("TABLE_NAME", self.table.clone()),
+            ("SECRET_ARN", self.secret_arn.clone()),
+        ]
+    }
+
+    /// The secret's name.
+    #[must_use]
+    pub fn secret_arn(&self) -> &str {
+        &self.secret_arn
+    }
+
+    /// Trouble with DynamoDB; labels are the operations' names, such as `PutItem`.
+    #[must_use]
+    pub fn dynamodb_faults(&self) -> Faults {
+        self.dynamodb.shared.faults.clone()
+    }
+
+    /// Trouble with Secrets Manager.
+    #[must_use]
+    pub fn secrets_faults(&self) -> Faults {
+        self.secrets.shared.faults.clone()
+    }
+
+    /// How often the process has asked DynamoDB for this.
+    #[must_use]
+    pub fn dynamodb_calls(&self, operation: &str) -> u64 {
+        self.dynamodb.calls(operation)
+    }
+
+    /// How often the process has read the secret.
+    #[must_use]
+    pub fn secret_readings(&self) -> u64 {
+        self.secrets.calls("GetSecretValue")
+    }
+
+    /// Makes `secret` the current version of the secret.
+    pub async fn rotate_secret(&self, secret: &Value) {
+        let request = json!({
+            "SecretId": self.secret_arn,
+            "SecretString": secret.to_string(),
+            "ClientRequestToken": uuid::Uuid::new_v4().to_string(),
+        });
+        self.secrets.ask("secretsmanager.PutSecretValue", &request).await;
+    }
+
+    /// Everything in the table, as plain JSON with the store's own attributes, by `sk`.
+    pub async fn items(&self) -> BTreeMap<String, Value> {
+        let found = self.on_table("Scan", json!({"ConsistentRead": true})).await;
+        let items = found["Items"].as_array().cloned().unwrap_or_default();
+        let items = items.iter().map(|item| plain(&json!({"M": item})));
+        items.map(|item| (item["sk"].as_str().unwrap_or_default().to_owned(), item)).collect()
+    }
+
+    /// The cursor document.
+    pub async fn cursor(&self) -> Option<Value> {
+        self.items().await.remove("cursor")
+    }
+
+    /// The quarantine documents, by sample.
+    pub async fn quarantine(&self) -> BTreeMap<u64, Value> {
+        let items = self.items().await.into_values();
+        let entries =
+            items.filter(|item| item["sk"].as_str().is_some_and(|sk| sk.starts_with("quarantine#")));
+        entries
+            .map(|item| (item["sample_id"].as_u64().expect("a quarantined sample has a number"), item))
+            .collect()
+    }
+
+    /// Replaces an item by what a hand in the console writes: exactly this.
+    pub async fn put_item(&self, item: &Value) {
+        self.on_table("PutItem", json!({"Item": typed(item)["M"]})).await;
+    }
+
+    /// Changes the cursor by hand, its version left alone.
+    pub async fn edit_cursor(&self, edit: impl FnOnce(&mut Value)) {
+        let mut cursor = self.cursor().await.expect("there is a cursor");
+        edit(&mut cursor);
+        self.put_item(&cursor).await;
+    }
+
+    async fn on_table(&self, operation: &str, mut request: Value) -> Value {
+        request["TableName"] = self.table.clone().into();
+        self.dynamodb.ask(&format!("{DYNAMODB}.{operation}"), &request).await
+    }
+}
+
+async fn create_table(dynamodb: &Gateway, table: &str) {
+    let request = json!({
+        "TableName": table,
+        "BillingMode": "PAY_PER_REQUEST",
+        "AttributeDefinitions": [
+            {"AttributeName": "pk", "AttributeType": "S"},
+            {"AttributeName": "sk", "AttributeType": "S"},
+        ],
+        "KeySchema": [{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
+    });
+    dynamodb.ask(&format!("{DYNAMODB}.CreateTable"), &request).await;
+}
+
+/// Plain JSON from DynamoDB's typed one.
+fn plain(typed: &Value) -> Value {
+    let Some((kind, value)) = typed.as_object().and_then(|object| object.iter().next()) else {
+        panic!("no DynamoDB value: {typed}");
+    };
+    match kind.as_str() {
+        "S" | "BOOL" => value.clone(),
+        "N" => serde_json::from_str(value.as_str().unwrap_or_default()).expect("a number"),
+        "NULL" => Value::Null,
+        "L" => value.as_array().into_iter().flatten().map(plain).collect(),
+        "M" => {
+            let members = value.as_object().into_iter().flatten();
+            Value::Object(members.map(|(name, value)| (name.clone(), plain(value))).collect::<Map<_, _>>())
+        }
+        _ => panic!("an attribute that no document has: {typed}"),
+    }
+}
+
+/// DynamoDB's typed JSON from plain one.
+fn typed(plain: &Value) -> Value {
+    match plain {
+        Value::Null => json!({"NULL": true}),
+        Value::Bool(value) => json!({"BOOL": value}),
+        Value::Number(value) => json!({"N": value.to_string()}),
+        Value::String(value) => json!({"S": value}),
+        Value::Array(values) => json!({"L": values.iter().map(typed).collect::<Vec<_>>()}),
+        Value::Object(members) => {
+            let members = members.iter().map(|(name, value)| (name.clone(), typed(value)));
+            json!({"M": members.collect::<Map<_, _>>()})
+        }
+    }
+}
+
+/// Stands before an emulator.
+struct Gateway {
+    address: String,
+    upstream: String,
+    http: reqwest::Client,
+    shared: Arc<Shared>,
+    task: JoinHandle<()>,
+}
+
+struct Shared {
+    upstream: String,
+    http: reqwest::Client,
+    faults: Faults,
+    seen: Mutex<Vec<String>>,
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Gateway {
+    async fn start(upstream: String) -> Self {
+        let http = reqwest::Client::builder().no_proxy().build().expect("a client without settings");
+        let shared = Arc::new(Shared {
+            upstream: upstream.clone(),
+            http: http.clone(),
+            faults: Faults::default(),
+            seen: Mutex::default(),
+        });
+        let routes = Router::new().fallback(pass_on).with_state(Arc::clone(&shared));
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port on the loopback interface");
+        let address = format!("http://{}", listener.local_addr().expect("a bound port has an address"));
+        let task = tokio::spawn(async move {
+            let _ = axum::serve(listener, routes).await;
+        });
+        Self { address, upstream, http, shared, task }
+    }
+
+    fn calls(&self, operation: &str) -> u64 {
+        let seen = self.shared.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.iter().filter(|label| *label == operation).count() as u64
+    }
+
+    /// Asks the emulator itself, unseen by counts and faults. What is refused fails the test.
+    async fn ask(&self, target: &str, request: &Value) -> Value {
+        let answer = self
+            .http
+            .post(&self.upstream)
+            .header("x-amz-target", target)
+            .header("content-type", "application/x-amz-json-1.1")
+            .header("authorization", authorization(target))
+            .body(request.to_string())
+            .send()
+            .await
+            .unwrap_or_else(|error| panic!("{} does not answer: {error}", self.upstream));
+        let status = answer.status();
+        let text = answer.text().await.expect("an answer's body");
+        assert!(status.is_success(), "{target} was refused: {status}: {text}");
+        serde_json::from_str(&text).expect("AWS answers JSON")
+    }
+}
+
+/// One request of the process.
+async fn pass_on(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> Response {
+    let target = headers.get("x-amz-target").and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let operation = target.rsplit('.').next().unwrap_or_default().to_owned();
+    let sequence = {
+        let mut seen = shared.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.push(operation.clone());
+        seen.len() as u64
+    };
+    let text = String::from_utf8_lossy(&body);
+    for action in shared.faults.actions(&operation, sequence, |part| text.contains(part)) {
+        match action {
+            Action::Pause(pause) => pause.hold().await,
+            Action::Call(callback) => callback(),
+            Action::Hang => std::future::pending().await,
+            Action::Answer(answer) => {
+                let status = StatusCode::from_u16(answer.status).expect("a status");
+                return (status, [("content-type", "application/x-amz-json-1.0")], answer.body)
+                    .into_response();
+            }
+            other => panic!("trouble that the gateway cannot make: {other:?}"),
+        }
+    }
+    forward(&shared, headers, body).await
+}
+
+async fn forward(shared: &Shared, mut headers: HeaderMap, body: Bytes) -> Response {
+    headers.remove("host");
+    headers.remove("content-length");
+    let request = shared.http.post(&shared.upstream).headers(headers).body(body);
+    let answer = match request.send().await {
+        Ok(answer) => answer,
+        Err(error) => return (StatusCode::BAD_GATEWAY, error.to_string()).into_response(),
+    };
+    let status = answer.status();
+    let mut headers = answer.headers().clone();
+    for hop in ["connection", "transfer-encoding", "content-length"] {
+        headers.remove(hop);
+    }
+    (status, headers, answer.bytes().await.unwrap_or_default()).into_response()
+}

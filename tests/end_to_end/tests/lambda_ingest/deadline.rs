@@ -1,0 +1,139 @@
+//! Lambda's time limit. That every invocation answers before it is checked for each one by the harness.
+
+use std::time::Duration;
+
+use end_to_end::lambda::{MINUTES, World, estate, position, schedule};
+use serde_json::{Value, json};
+use simulators::faults::Fault;
+use simulators::vmray::VmrayOptions;
+
+/// The shortest limit that is of any use.
+const SHORT: Duration = Duration::from_secs(3);
+
+/// Reports in the order in which they were pushed.
+fn reports(world: &World) -> Vec<Value> {
+    let platform = world.opencti.platform();
+    let objects = platform.bundles().iter().flat_map(simulators::opencti::PushedBundle::objects);
+    objects.filter(|object| object["type"] == "report").collect()
+}
+
+#[tokio::test]
+async fn a_history_too_long_for_one_invocation_is_drained_by_several_three_second_ones() {
+    let vmray =
+        VmrayOptions { estate: estate(24), latency: Duration::from_millis(50), ..VmrayOptions::default() };
+    let mut world = World::on(None, vmray).await;
+    world.one_sample_per_bundle();
+    world.set("INGEST_CONCURRENCY", "1");
+    let lambda = world.lambda().await;
+    let (mut samples, mut calls, mut positions) = (0, 0, Vec::new());
+    for invocation in 1.. {
+        let answer = lambda.invoke(schedule(), SHORT).await.answer();
+        calls += answer["calls"]["vmray"].as_u64().unwrap();
+        assert_eq!(calls, world.vmray_calls(), "no request that the answer does not know of");
+        samples += answer["samples"].as_u64().unwrap();
+        assert_eq!(world.aws.cursor().await.unwrap()["position"], answer["position"]);
+        positions.push(answer["position"].as_str().unwrap().to_owned());
+        if answer["status"] == "done" {
+            assert!(invocation > 1, "this test needs a longer history");
+            break;
+        }
+        assert_eq!(answer["status"], "partial", "{answer}");
+        assert!(answer["samples"].as_u64().unwrap() > 0, "every invocation makes progress: {answer}");
+        assert!(answer["lag_seconds"].as_i64().unwrap() > 3600, "{answer}");
+    }
+    assert_eq!((samples, positions.last().unwrap()), (24, &position(24)));
+    assert!(positions.is_sorted(), "{positions:?}");
+    let reports = reports(&world);
+    assert_eq!(reports.len(), 24, "nothing twice");
+    let mut undisturbed = World::new(estate(24)).await;
+    undisturbed.one_sample_per_bundle();
+    let _ = undisturbed.run(schedule()).await;
+    assert_eq!(world.contents(), undisturbed.contents(), "the same objects to the byte");
+}
+
+#[tokio::test]
+async fn a_vmray_that_hangs_costs_a_partial_run_and_no_sample() {
+    let mut world = World::new(estate(4)).await;
+    world.one_sample_per_bundle();
+    world.vmray.faults().add(Fault::on("GET /rest/sample/3/iocs").hang());
+    let lambda = world.lambda().await;
+    let answer = lambda.invoke(schedule(), SHORT).await.answer();
+    assert_eq!((&answer["status"], &answer["samples"]), (&json!("partial"), &json!(3)), "{answer}");
+    assert_eq!(answer["position"], position(2), "not past the one that hangs");
+    assert!(world.aws.quarantine().await.is_empty(), "the deadline is not the sample's fault");
+    world.vmray.faults().clear();
+    let answer = lambda.invoke(schedule(), MINUTES).await.answer();
+    assert_eq!((&answer["status"], &answer["samples"]), (&json!("done"), &json!(1)), "{answer}");
+    assert_eq!(reports(&world).len(), 4, "nothing twice");
+}
+
+#[tokio::test]
+async fn a_list_that_hangs_costs_a_partial_run_and_moves_nothing() {
+    let world = World::new(estate(2)).await;
+    world.vmray.faults().add(Fault::on("GET /rest/submission").hang());
+    let lambda = world.lambda().await;
+    let answer = lambda.invoke(schedule(), SHORT).await.answer();
+    assert_eq!(
+        (&answer["status"], &answer["position"]),
+        (&json!("partial"), &json!(position(0))),
+        "{answer}"
+    );
+    assert_eq!(world.aws.cursor().await.unwrap()["lease"], Value::Null, "the lease is given back in time");
+    world.vmray.faults().clear();
+    assert_eq!(lambda.invoke(schedule(), MINUTES).await.answer()["samples"], 2);
+}
+
+#[tokio::test]
+async fn an_opencti_that_hangs_on_a_push_costs_a_partial_run_and_the_bundle_comes_again() {
+    let mut world = World::new(estate(3)).await;
+    world.one_sample_per_bundle();
+    world.opencti.faults().add(Fault::on("stixBundlePush").from(2).hang());
+    let lambda = world.lambda().await;
+    let answer = lambda.invoke(schedule(), SHORT).await.answer();
+    assert_eq!((&answer["status"], &answer["samples"]), (&json!("partial"), &json!(1)), "{answer}");
+    assert_eq!(answer["position"], position(1));
+    world.opencti.faults().clear();
+    let answer = lambda.invoke(schedule(), MINUTES).await.answer();
+    assert_eq!((&answer["status"], &answer["samples"]), (&json!("done"), &json!(2)), "{answer}");
+    assert_eq!(reports(&world).len(), 3);
+}
+
+#[tokio::test]
+async fn an_opencti_that_hangs_on_the_last_ping_costs_nothing() {
+    let world = World::new(estate(2)).await;
+    world.opencti.faults().add(Fault::on("pingConnector").from(2).hang());
+    let answer = world.lambda().await.invoke(schedule(), SHORT).await.answer();
+    assert_eq!((&answer["status"], &answer["samples"]), (&json!("done"), &json!(2)), "{answer}");
+    let cursor = world.aws.cursor().await.unwrap();
+    assert_eq!((&cursor["position"], &cursor["lease"]), (&json!(position(2)), &Value::Null), "{cursor}");
+}
+
+#[tokio::test]
+async fn an_opencti_that_hangs_from_the_start_fails_the_run_before_its_deadline() {
+    let world = World::new(estate(1)).await;
+    world.opencti.faults().add(Fault::any().hang());
+    let lambda = world.lambda().await;
+    let (kind, message) = lambda.invoke(schedule(), SHORT).await.error();
+    assert_eq!(kind, "OpenctiError", "{message}");
+    assert_eq!(world.vmray_calls(), 0);
+    world.opencti.faults().clear();
+    assert_eq!(lambda.invoke(schedule(), MINUTES).await.answer()["samples"], 1, "the lease was given back");
+}
+
+#[tokio::test]
+async fn a_table_that_hangs_does_not_cost_the_answer() {
+    let world = World::new(estate(2)).await;
+    world.aws.dynamodb_faults().add(Fault::on("PutItem").from(3).hang());
+    let (kind, message) = world.lambda().await.invoke(schedule(), SHORT).await.error();
+    assert_eq!(kind, "OutOfTime", "{message}");
+    let answer: Value = serde_json::from_str(&message).unwrap();
+    assert_eq!(answer["status"], "failed");
+    assert_eq!(world.aws.cursor().await.unwrap()["position"], position(0));
+}
+
+#[tokio::test]
+async fn a_deadline_that_is_no_time_but_a_length_is_understood() {
+    let world = World::new(estate(1)).await;
+    let answer = world.lambda().await.invoke_in_the_emulator(schedule()).await.answer();
+    assert_eq!((&answer["status"], &answer["samples"]), (&json!("done"), &json!(1)), "{answer}");
+}
