@@ -1,1 +1,3 @@
-//! End-to-end tests.
+//! End-to-end tests: the real binaries against simulated servers.
+
+pub mod local;
