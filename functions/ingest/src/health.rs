@@ -25,7 +25,17 @@ pub struct Systemic {
 pub struct Health {
     tried: usize,
     failing: HashMap<SampleId, (Reason, String)>,
-    in_a_row: usize,
+    /// Each server has its own row: what was read well may wait long until it is delivered.
+    in_a_row: HashMap<Stage, usize>,
+}
+
+/// What is done with a sample, and by which server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stage {
+    /// VMRay is asked for it.
+    Reading,
+    /// OpenCTI is given it.
+    Delivery,
 }
 
 /// Deleted samples and such that are not ready say nothing about anybody's health.
@@ -37,18 +47,24 @@ impl Health {
     /// A sample was tried for the first time in this run and is fine.
     pub fn good(&mut self) {
         self.tried += 1;
-        self.in_a_row = 0;
+        self.in_a_row.remove(&Stage::Delivery);
+    }
+
+    /// A sample was read without trouble, whatever becomes of it.
+    pub fn read(&mut self) {
+        self.in_a_row.remove(&Stage::Reading);
     }
 
     /// A sample was tried for the first time in this run and failed.
-    pub fn bad(&mut self, sample: SampleId, reason: Reason, detail: &str) -> Result<(), Systemic> {
+    pub fn bad(&mut self, stage: Stage, sample: SampleId, reason: Reason, detail: &str) -> Result<(), Systemic> {
         self.tried += 1;
         if !counts(reason) {
             return Ok(());
         }
-        self.in_a_row += 1;
         self.failing.insert(sample, (reason, detail.to_owned()));
-        if self.in_a_row < TOO_MANY {
+        let in_a_row = self.in_a_row.entry(stage).or_default();
+        *in_a_row += 1;
+        if *in_a_row < TOO_MANY {
             return Ok(());
         }
         Err(Systemic { what: format!("{TOO_MANY} different samples in a row failed"), detail: detail.to_owned() })
@@ -57,7 +73,7 @@ impl Health {
     /// A sample that had failed is fine after all.
     pub fn recovered(&mut self, sample: SampleId) {
         self.failing.remove(&sample);
-        self.in_a_row = 0;
+        self.in_a_row.clear();
     }
 
     /// Before samples are quarantined: whether over half of all failed for one reason.
@@ -87,24 +103,34 @@ mod tests {
     fn five_in_a_row_are_systemic_and_a_success_between_them_is_not() {
         let mut health = Health::default();
         for n in 0..4 {
-            health.bad(SampleId(n), Reason::Forbidden, "403").unwrap();
+            health.bad(Stage::Reading, SampleId(n), Reason::Forbidden, "403").unwrap();
         }
-        health.good();
+        health.read();
         for n in 4..8 {
-            health.bad(SampleId(n), Reason::ServerError, "500").unwrap();
+            health.bad(Stage::Reading, SampleId(n), Reason::ServerError, "500").unwrap();
         }
-        assert!(health.bad(SampleId(8), Reason::Forbidden, "403").is_err());
+        assert!(health.bad(Stage::Reading, SampleId(8), Reason::Forbidden, "403").is_err());
+    }
+
+    #[test]
+    fn samples_that_are_read_well_do_not_hide_a_platform_that_takes_none() {
+        let mut health = Health::default();
+        for n in 0..4 {
+            health.read();
+            health.bad(Stage::Delivery, SampleId(n), Reason::PushRefused, "no").unwrap();
+        }
+        health.read();
+        assert!(health.bad(Stage::Delivery, SampleId(4), Reason::PushRefused, "no").is_err());
     }
 
     #[test]
     fn over_half_for_one_reason_is_systemic() {
         let mut health = Health::default();
         for n in 0..5 {
-            health.bad(SampleId(n), Reason::Forbidden, "403").unwrap();
+            health.bad(Stage::Reading, SampleId(n), Reason::Forbidden, "403").unwrap();
+            health.read();
             if n > 0 {
                 health.good();
-            } else {
-                health.in_a_row = 0;
             }
         }
         assert!(health.judge().is_err(), "5 of 9");
@@ -116,7 +142,7 @@ mod tests {
     fn deleted_samples_never_stop_a_run() {
         let mut health = Health::default();
         for n in 0..50 {
-            health.bad(SampleId(n), Reason::NotFound, "404").unwrap();
+            health.bad(Stage::Reading, SampleId(n), Reason::NotFound, "404").unwrap();
         }
         assert!(health.judge().is_ok());
     }

@@ -24,7 +24,7 @@ use crate::cursor::{Cursor, CursorError, Lease, StoredCursor};
 use crate::error::RunError;
 use crate::event::{Event, Manual};
 use crate::feed::Feed;
-use crate::health::Health;
+use crate::health::{Health, Stage};
 use crate::opencti::client::{OpenctiClient, OpenctiError, OpenctiPolicy};
 use crate::opencti::connector::{self, ConnectorInfo, Identity, Registration};
 use crate::opencti::delivery::{Delivered, Delivery};
@@ -768,9 +768,7 @@ impl<'a, 'c, 's> Run<'a, 'c, 's> {
             while let Some(handed) = from.recv().await {
                 self.arrive(handed, &mut arrivals).await?;
             }
-            if let Some(rest) = arrivals.rest() {
-                self.deliver(rest, &mut arrivals).await?;
-            }
+            self.deliver_rest(&mut arrivals).await?;
             if arrivals.finished < expected { Err(Stop::OutOfTime) } else { Ok(()) }
         };
         let stopped = futures::future::try_join(reading, delivering).await;
@@ -783,18 +781,22 @@ impl<'a, 'c, 's> Run<'a, 'c, 's> {
         match handed.outcome {
             Outcome::Unfinished => return Ok(()),
             Outcome::Fatal(error) => {
-                // What is ready goes out first: the other server has done nothing wrong.
-                if let Some(rest) = arrivals.rest() {
-                    self.deliver(rest, arrivals).await?;
-                }
+                self.deliver_rest(arrivals).await?;
                 return Err(error.into());
             }
             Outcome::Filtered => {
+                self.health.read();
                 self.answer.skipped += work.submissions.len() as u64;
                 self.is_fine(&work, arrivals.pass).await?;
             }
-            Outcome::Failed(reason, detail) => self.failed(work, reason, detail, arrivals)?,
+            Outcome::Failed(reason, detail) => {
+                if let Err(stop) = self.failed(Stage::Reading, work, reason, detail, arrivals) {
+                    self.deliver_rest(arrivals).await?;
+                    return Err(stop);
+                }
+            }
             Outcome::Mapped(mapped) => {
+                self.health.read();
                 for group in arrivals.pack(work, *mapped, self.ingest.settings.run.bundle) {
                     self.deliver(group, arrivals).await?;
                 }
@@ -802,6 +804,14 @@ impl<'a, 'c, 's> Run<'a, 'c, 's> {
         }
         arrivals.finished += 1;
         Ok(())
+    }
+
+    /// Before VMRay stops a run: what is ready goes out, the other server has done nothing wrong.
+    async fn deliver_rest(&mut self, arrivals: &mut Arrivals) -> Result<(), Stop> {
+        match arrivals.rest() {
+            Some(rest) => self.deliver(rest, arrivals).await,
+            None => Ok(()),
+        }
     }
 
     /// Pushes one bundle's samples and saves how far that brings us.
@@ -821,7 +831,7 @@ impl<'a, 'c, 's> Run<'a, 'c, 's> {
                         OpenctiError::TooLarge { .. } => Reason::TooLarge,
                         _ => Reason::PushRefused,
                     };
-                    self.failed(work, reason, error.to_string(), arrivals)?;
+                    self.failed(Stage::Delivery, work, reason, error.to_string(), arrivals)?;
                 }
             }
         }
@@ -850,6 +860,7 @@ impl<'a, 'c, 's> Run<'a, 'c, 's> {
 
     fn failed(
         &mut self,
+        stage: Stage,
         work: Work,
         reason: Reason,
         detail: String,
@@ -858,7 +869,7 @@ impl<'a, 'c, 's> Run<'a, 'c, 's> {
         let sample = work.sample_id;
         info!(sample_id = sample.0, %reason, detail, "a sample could not be ingested");
         let judged = match arrivals.pass {
-            Pass::First => self.health.bad(sample, reason, &detail),
+            Pass::First => self.health.bad(stage, sample, reason, &detail),
             Pass::Again => Ok(()),
         };
         arrivals.failures.push(Failed { work, reason, detail, attempts: 1 });
