@@ -27,8 +27,10 @@ fn each_second(count: i64) -> impl Iterator<Item = NaiveDateTime> {
     (0..count).map(|n| minute(0) + TimeDelta::seconds(n))
 }
 
-async fn world_with_bounds(estate: Estate, bounds: RangeBounds) -> World {
-    let vmray = VmrayOptions { estate, bounds, ..VmrayOptions::default() };
+/// A server that gives at most 200 rows of a list, 50 at a time.
+async fn small_world(estate: Estate, bounds: RangeBounds) -> World {
+    let vmray =
+        VmrayOptions { estate, bounds, api_items_per_request: 50, max_api_items: 200, ..VmrayOptions::default() };
     World::with(vmray, OpenctiOptions::default()).await
 }
 
@@ -43,14 +45,14 @@ async fn an_empty_year_costs_one_list_call() {
 #[tokio::test(flavor = "multi_thread")]
 async fn more_rows_than_the_server_gives_at_once_all_arrive() {
     let mut estate = Estate::new();
-    add_clean(&mut estate, each_second(2_600));
-    for (id, second) in [(1, 0), (2, 999), (3, 1_000), (4, 2_599)] {
+    add_clean(&mut estate, each_second(1_400));
+    for (id, second) in [(1, 0), (2, 999), (3, 1_000), (4, 1_399)] {
         add_at(&mut estate, id, minute(0) + TimeDelta::seconds(second));
     }
     let world = World::new(estate).await;
     let answer = world.ingest_all().await;
-    assert_eq!(answer["submissions"], 2_604);
-    assert_eq!(answer["skipped"], 2_600);
+    assert_eq!(answer["submissions"], 1_404);
+    assert_eq!(answer["skipped"], 1_400);
     assert_eq!(world.arrived(), BTreeSet::from([1, 2, 3, 4]));
     let lists = world.vmray_calls("GET /rest/submission") + world.vmray_calls("GET /rest/continuation/{}");
     assert!(lists < 100, "a truncated answer is not read to its end: {lists}");
@@ -60,14 +62,14 @@ async fn more_rows_than_the_server_gives_at_once_all_arrive() {
 #[tokio::test(flavor = "multi_thread")]
 async fn more_rows_in_one_second_than_the_server_gives_at_once_all_arrive() {
     let mut estate = Estate::new();
-    add_clean(&mut estate, std::iter::repeat_n(minute(5), 2_300));
+    add_clean(&mut estate, std::iter::repeat_n(minute(5), 1_100));
     add_at(&mut estate, 1, minute(5)); // the lowest number of that second
     estate.add_sample(end_to_end::local::sample(2));
     estate.add_submission(SubmissionSpec::finished(99_999, 2, minute(5))); // the highest
     add(&mut estate, 8); // after it
     let world = World::new(estate).await;
     let answer = world.ingest_all().await;
-    assert_eq!(answer["submissions"], 2_303);
+    assert_eq!(answer["submissions"], 1_103);
     assert_eq!(world.arrived(), BTreeSet::from([1, 2, 8]));
     assert_eq!(world.ingest_all().await["submissions"], 0);
 }
@@ -76,12 +78,12 @@ async fn more_rows_in_one_second_than_the_server_gives_at_once_all_arrive() {
 async fn whatever_the_ends_of_a_range_mean_nothing_is_lost_and_nothing_comes_twice() {
     for bounds in [RangeBounds::Inclusive, RangeBounds::HalfOpen, RangeBounds::Exclusive] {
         let mut estate = Estate::new();
-        add_clean(&mut estate, each_second(1_500));
+        add_clean(&mut estate, each_second(400));
         (1..=3).for_each(|id| add(&mut estate, id));
-        let world = world_with_bounds(estate, bounds).await.setting("FEED_OVERLAP", "PT0S");
+        let world = small_world(estate, bounds).await.setting("FEED_OVERLAP", "PT0S");
         let answer = world.ingest_all().await;
-        assert_eq!(answer["submissions"], 1_503, "{bounds:?}");
-        add_at(&mut world.vmray.estate(), 4, minute(0) + TimeDelta::seconds(1_499));
+        assert_eq!(answer["submissions"], 403, "{bounds:?}");
+        add_at(&mut world.vmray.estate(), 4, minute(0) + TimeDelta::seconds(399));
         let second = world.ingest_all().await;
         assert_eq!(second["submissions"], 1, "{bounds:?}: one more in the second of the position");
         assert_eq!(world.ingest_all().await["submissions"], 0, "{bounds:?}");
@@ -92,10 +94,10 @@ async fn whatever_the_ends_of_a_range_mean_nothing_is_lost_and_nothing_comes_twi
 #[tokio::test(flavor = "multi_thread")]
 async fn more_rows_in_one_second_than_given_at_once_arrive_where_ranges_leave_out_their_ends() {
     let mut estate = Estate::new();
-    add_clean(&mut estate, std::iter::repeat_n(minute(5), 1_200));
+    add_clean(&mut estate, std::iter::repeat_n(minute(5), 400));
     add(&mut estate, 5);
-    let world = world_with_bounds(estate, RangeBounds::Exclusive).await;
-    assert_eq!(world.ingest_all().await["submissions"], 1_201);
+    let world = small_world(estate, RangeBounds::Exclusive).await;
+    assert_eq!(world.ingest_all().await["submissions"], 401);
     assert_eq!(world.arrived(), BTreeSet::from([5]));
 }
 
@@ -146,22 +148,21 @@ async fn a_list_that_breaks_off_between_its_pages_is_asked_again_from_its_start(
 #[tokio::test(flavor = "multi_thread")]
 async fn a_list_that_changes_while_it_is_read_loses_nothing() {
     let mut estate = Estate::new();
-    add_clean(&mut estate, each_second(1_800));
-    (1..=20).for_each(|id| add(&mut estate, id));
-    let vmray = VmrayOptions { estate, ..VmrayOptions::default() };
-    let world = std::sync::Arc::new(World::with(vmray, OpenctiOptions::default()).await);
+    add_clean(&mut estate, each_second(600));
+    (1..=12).for_each(|id| add(&mut estate, id));
+    let world = std::sync::Arc::new(small_world(estate, RangeBounds::Inclusive).await);
     let changed = std::sync::Arc::downgrade(&world);
     let change = move || {
         let Some(world) = changed.upgrade() else { return };
         let mut estate = world.vmray.estate();
         estate.delete_submission(submission_id(3));
         add_at(&mut estate, 40, minute(4)); // finished before what was read already
-        add(&mut estate, 35); // and after it
+        add(&mut estate, 15); // and after it
     };
     world.vmray.faults().add(Fault::on("GET /rest/continuation/*").from(2).once().call(change));
     world.ingest_all().await;
     world.ingest_all().await;
-    let expected: BTreeSet<u64> = (1..=20).chain([35, 40]).filter(|id| *id != 3).collect();
+    let expected: BTreeSet<u64> = (1..=12).chain([15, 40]).filter(|id| *id != 3).collect();
     assert!(world.arrived().is_superset(&expected), "{:?}", world.arrived());
 }
 
@@ -204,9 +205,9 @@ async fn several_submissions_of_one_sample_cost_one_reading_and_make_one_report(
     assert_eq!(world.opencti.platform().knowledge().of_type("report").count(), 2);
 }
 
-/// The whole second that it is now, by a clock that is wrong by so many hours.
-fn now_by_a_clock_wrong_by(hours: i64) -> NaiveDateTime {
-    Utc::now().naive_utc().with_nanosecond(0).unwrap() + TimeDelta::hours(hours)
+/// The whole second that it is now.
+fn now() -> NaiveDateTime {
+    Utc::now().naive_utc().with_nanosecond(0).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -215,11 +216,12 @@ async fn a_server_whose_clock_is_wrong_by_hours_loses_nothing() {
         let offset = TimeDelta::hours(hours);
         let vmray = VmrayOptions { estate: estate(3), clock_offset: offset, ..VmrayOptions::default() };
         let world = World::with(vmray, OpenctiOptions::default()).await;
+        let world = world.setting("VMRAY_INITIAL_FETCH_DATE", "2025-05-01");
         let mut expected = BTreeSet::from([1, 2, 3]);
         assert_eq!(world.ingest_all().await["samples"], 3, "{hours}");
         for id in 11..=13 {
             // The simulator adds the offset itself.
-            add_at(&mut world.vmray.estate(), id, now_by_a_clock_wrong_by(0));
+            add_at(&mut world.vmray.estate(), id, now());
             let answer = world.ingest_all().await;
             expected.insert(id);
             assert_eq!(world.arrived(), expected, "{hours}: {answer:?}");
