@@ -412,6 +412,10 @@ impl Ingest {
             });
             cursor.state_timestamp = seen;
             stored.save().await?;
+        } else if cursor.state_timestamp.is_none() && seen.is_some() {
+            // An operator has set the position before the first run: there was no reset since.
+            cursor.state_timestamp = seen;
+            stored.save().await?;
         } else if seen.is_some() && cursor.state_timestamp != seen {
             info!(from = %initial, "the connector was reset in OpenCTI: everything comes again");
             quarantine.retry_all(Utc::now()).await?;
