@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Deref;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::sync::OnceLock;
@@ -427,6 +428,12 @@ impl Running {
     pub async fn end(self) -> Run {
         let output = tokio::time::timeout(SAFETY_NET, self.0.wait_with_output()).await;
         Run::new(output.expect("the process does not end").unwrap())
+    }
+
+    /// Waits for its end by a signal, and says by which.
+    pub async fn end_by_signal(mut self) -> Option<i32> {
+        let status = tokio::time::timeout(SAFETY_NET, self.0.wait()).await;
+        status.expect("the process does not end").unwrap().signal()
     }
 
     /// Ends it at once (SIGKILL) and waits until it is gone.
