@@ -34,10 +34,15 @@ impl Gate {
         Self { permits: Semaphore::new(most), most, state: Mutex::new(state) }
     }
 
-    /// Waits for a place. Hold it through all tries of a request: who was refused is the next to go.
+    /// Waits for a place. Hold it through all tries of a request: while the limit allows, who was refused is the next
+    /// to go.
     pub(super) async fn enter(&self) -> Place<'_> {
-        // The semaphore is never closed; without a permit the request would merely not be counted.
-        Place { gate: self, permit: self.permits.acquire().await.ok() }
+        Place { gate: self, permit: Mutex::new(self.permit().await) }
+    }
+
+    /// The semaphore is never closed; without a permit the request would merely not be counted.
+    async fn permit(&self) -> Option<SemaphorePermit<'_>> {
+        self.permits.acquire().await.ok()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -76,12 +81,17 @@ impl Gate {
 #[derive(Debug)]
 pub(super) struct Place<'a> {
     gate: &'a Gate,
-    permit: Option<SemaphorePermit<'a>>,
+    /// None while the limit is too small for all who wait to try again.
+    permit: Mutex<Option<SemaphorePermit<'a>>>,
 }
 
-impl Place<'_> {
-    /// Waits until VMRay's last `Retry-After` has passed.
+impl<'a> Place<'a> {
+    /// Waits until VMRay's last `Retry-After` has passed, and for a new permit if the last refusal cost it.
     pub(super) async fn opened(&self) {
+        if self.held().is_none() {
+            let permit = self.gate.permit().await;
+            *self.held() = permit;
+        }
         loop {
             let until = self.gate.state().closed_until.filter(|until| *until > Instant::now());
             match until {
@@ -94,23 +104,33 @@ impl Place<'_> {
     /// VMRay refused a request because there were too many.
     pub(super) fn throttled(&self, pause: Duration) {
         self.gate.shrink(pause);
+        self.pay();
     }
 
     /// VMRay answered one.
     pub(super) fn answered(&self) {
         self.gate.grow();
     }
-}
 
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
+    fn held(&self) -> MutexGuard<'_, Option<SemaphorePermit<'a>>> {
+        self.permit.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives the permit up if there are more out than the limit allows.
+    fn pay(&self) {
         let mut state = self.gate.state();
         if state.owed > 0
-            && let Some(permit) = self.permit.take()
+            && let Some(permit) = self.held().take()
         {
             state.owed -= 1;
             permit.forget();
         }
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.pay();
     }
 }
 
@@ -131,6 +151,26 @@ mod tests {
         let started = Instant::now();
         gate.enter().await.opened().await;
         assert_eq!(started.elapsed(), Duration::from_secs(2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_a_refused_wave_only_as_many_try_again_as_the_limit_allows() {
+        let gate = Gate::new(8);
+        let places = futures::future::join_all((0..8).map(|_| gate.enter())).await;
+        for place in &places {
+            place.throttled(Duration::from_secs(2));
+        }
+        let at_once = async {
+            let mut open = futures::stream::FuturesUnordered::from_iter(places.iter().map(Place::opened));
+            let mut count = 0;
+            while let Ok(Some(())) =
+                tokio::time::timeout(Duration::from_secs(60), futures::StreamExt::next(&mut open)).await
+            {
+                count += 1;
+            }
+            count
+        };
+        assert_eq!(at_once.await, 4);
     }
 
     #[tokio::test(start_paused = true)]

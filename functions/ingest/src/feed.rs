@@ -2,8 +2,9 @@
 //!
 //! VMRay gives at most some 1000 rows of a list and then says `truncated`. So the whole window is asked first (an
 //! empty year costs one call), and a truncated answer is thrown away and asked again as two halves, down to one
-//! second, which is paged by submission number. Neighbouring windows share their bound second, because nothing says
-//! whether bounds are inclusive; a row that comes twice is the caller's to recognise.
+//! second, which is paged by submission number. Neighbouring windows share their bound second. Nothing says whether a
+//! server's ranges hold their ends, so each is asked a second wider on both sides and cut here; a row that comes twice
+//! is the caller's to recognise.
 
 use std::collections::HashSet;
 
@@ -59,7 +60,7 @@ impl<'a> Feed<'a> {
 
     /// One window's rows, or `None` when it was too much and its halves are pending instead.
     async fn read(&mut self, window: Window) -> Result<Option<Vec<Submission>>, VmrayError> {
-        let listing = self.vmray.submissions(window, None).await?;
+        let listing = self.vmray.submissions(wider(window), None).await?;
         if listing.truncated {
             let Some((older, newer)) = halve(window) else {
                 return self.page_by_number(window).await.map(Some);
@@ -68,7 +69,7 @@ impl<'a> Feed<'a> {
             return Ok(None);
         }
         self.malformed += listing.malformed;
-        Ok(Some(listing.rows))
+        Ok(Some(within(window, listing.rows)))
     }
 
     /// More rows in one second than VMRay gives at once.
@@ -76,13 +77,13 @@ impl<'a> Feed<'a> {
         let mut rows: Vec<Submission> = Vec::new();
         let mut from = SubmissionId(0);
         loop {
-            let listing = self.vmray.submissions(window, Some(from)).await?;
+            let listing = self.vmray.submissions(wider(window), Some(from)).await?;
             let highest = listing.rows.iter().map(|row| row.id).max();
             self.malformed += listing.malformed;
             rows.extend(listing.rows);
             match highest {
                 Some(highest) if listing.truncated && highest >= from => from = SubmissionId(highest.0 + 1),
-                _ if !listing.truncated => return Ok(rows),
+                _ if !listing.truncated => return Ok(within(window, rows)),
                 _ => {
                     return Err(VmrayError::Malformed {
                         what: format!("the submissions finished in {window} from number {from} on"),
@@ -92,6 +93,18 @@ impl<'a> Feed<'a> {
             }
         }
     }
+}
+
+/// What is asked so that the ends are in the answer whatever a range means.
+fn wider(window: Window) -> Window {
+    let second = TimeDelta::seconds(1);
+    Window { from: window.from - second, to: window.to + second }
+}
+
+/// The rows of the window itself.
+fn within(window: Window, mut rows: Vec<Submission>) -> Vec<Submission> {
+    rows.retain(|row| row.finish_time.is_none_or(|time| (window.from..=window.to).contains(&time)));
+    rows
 }
 
 /// Two windows that share their bound second; `None` for a single second.

@@ -426,9 +426,10 @@ impl Ingest {
             });
             cursor.state_timestamp = seen;
             stored.save().await?;
-        } else if cursor.state_timestamp.is_none() {
-            // An operator set the position before the first run.
+        } else if cursor.state_timestamp.is_none() && seen.is_some() {
+            // An operator has set the position before the first run: there was no reset since.
             cursor.state_timestamp = seen;
+            stored.save().await?;
         } else if seen.is_some() && cursor.state_timestamp != seen {
             info!(from = %initial, "the connector was reset in OpenCTI: everything comes again");
             quarantine.retry_all(Utc::now()).await?;
@@ -788,9 +789,7 @@ impl<'a, 'c, 's> Run<'a, 'c, 's> {
             while let Some(handed) = from.recv().await {
                 self.arrive(handed, &mut arrivals).await?;
             }
-            if let Some(rest) = arrivals.rest() {
-                self.deliver(rest, &mut arrivals).await?;
-            }
+            self.deliver_rest(&mut arrivals).await?;
             if arrivals.finished < expected { Err(Stop::OutOfTime) } else { Ok(()) }
         };
         let stopped = futures::future::try_join(reading, delivering).await;
@@ -803,10 +802,7 @@ impl<'a, 'c, 's> Run<'a, 'c, 's> {
         match handed.outcome {
             Outcome::Unfinished => return Ok(()),
             Outcome::Fatal(error) => {
-                // What is ready goes out first: the other server has done nothing wrong.
-                if let Some(rest) = arrivals.rest() {
-                    self.deliver(rest, arrivals).await?;
-                }
+                self.deliver_rest(arrivals).await?;
                 return Err(error.into());
             }
             Outcome::Filtered => {
@@ -817,8 +813,11 @@ impl<'a, 'c, 's> Run<'a, 'c, 's> {
             Outcome::Failed(reason, detail) => {
                 let sample = work.sample_id;
                 arrivals.fail(work, reason, detail.clone());
-                if arrivals.pass == Pass::First {
-                    self.health.unreadable(sample, reason, &detail)?;
+                if arrivals.pass == Pass::First
+                    && let Err(systemic) = self.health.unreadable(sample, reason, &detail)
+                {
+                    self.deliver_rest(arrivals).await?;
+                    return Err(systemic.into());
                 }
             }
             Outcome::Mapped(mapped) => {
@@ -830,6 +829,14 @@ impl<'a, 'c, 's> Run<'a, 'c, 's> {
         }
         arrivals.finished += 1;
         Ok(())
+    }
+
+    /// Before VMRay stops a run: what is ready goes out, the other server has done nothing wrong.
+    async fn deliver_rest(&mut self, arrivals: &mut Arrivals) -> Result<(), Stop> {
+        match arrivals.rest() {
+            Some(rest) => self.deliver(rest, arrivals).await,
+            None => Ok(()),
+        }
     }
 
     /// Pushes one bundle's samples and saves how far that brings us.

@@ -41,10 +41,10 @@ enum Command {
 #[derive(Debug, Clone, clap::Args)]
 struct StateArguments {
     /// State file; without it `DynamoDB` if `TABLE_NAME` is set, else vmray-bridge.sqlite in this folder
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", global = true)]
     state: Option<PathBuf>,
     /// One JSON document on one line
-    #[arg(long)]
+    #[arg(long, global = true)]
     json: bool,
 }
 

@@ -8,4 +8,5 @@
 
 pub mod aws;
 pub mod lambda;
+pub mod local;
 pub mod runtime_api;

@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use tokio::sync::Semaphore;
@@ -21,6 +21,8 @@ pub enum Action {
     AnswerAfterHandling(FaultAnswer),
     /// HTTP 429 with `Retry-After`, in the simulated server's own words.
     Throttle(u64),
+    /// HTTP 429 with `Retry-After: 1` beyond so many requests in one second, as a real limit works.
+    RateLimit(RateLimit),
     /// A GraphQL error in an HTTP 200: message, code, `http_status`.
     GraphqlError(String, String, u16),
     /// Waits, then goes on.
@@ -51,6 +53,7 @@ impl fmt::Debug for Action {
                 f.debug_tuple("AnswerAfterHandling").field(&answer.status).finish()
             }
             Self::Throttle(seconds) => f.debug_tuple("Throttle").field(seconds).finish(),
+            Self::RateLimit(limit) => f.debug_tuple("RateLimit").field(&limit.per_second).finish(),
             Self::GraphqlError(_, code, _) => f.debug_tuple("GraphqlError").field(code).finish(),
             Self::Delay(time) => f.debug_tuple("Delay").field(time).finish(),
             Self::Close => f.write_str("Close"),
@@ -76,6 +79,29 @@ pub struct FaultAnswer {
     pub retry_after: Option<u64>,
     /// The body.
     pub body: String,
+}
+
+/// Counts the requests of each second.
+#[derive(Clone)]
+pub struct RateLimit {
+    per_second: u64,
+    second: Arc<Mutex<(Instant, u64)>>,
+}
+
+impl RateLimit {
+    fn new(per_second: u64) -> Self {
+        Self { per_second, second: Arc::new(Mutex::new((Instant::now(), 0))) }
+    }
+
+    /// Whether one more request is too much for this second.
+    pub(crate) fn is_over(&self) -> bool {
+        let mut second = self.second.lock().unwrap_or_else(PoisonError::into_inner);
+        if second.0.elapsed() >= Duration::from_secs(1) {
+            *second = (Instant::now(), 0);
+        }
+        second.1 += 1;
+        second.1 > self.per_second
+    }
 }
 
 /// The test's end of a paused request.
@@ -236,6 +262,12 @@ impl FaultMatcher {
     #[must_use]
     pub fn throttle(self, retry_after_seconds: u64) -> Fault {
         self.action(Action::Throttle(retry_after_seconds))
+    }
+
+    /// HTTP 429 with `Retry-After: 1` for what is beyond so many requests in one second.
+    #[must_use]
+    pub fn rate_limit(self, per_second: u64) -> Fault {
+        self.action(Action::RateLimit(RateLimit::new(per_second)))
     }
 
     /// A GraphQL error: code and `http_status` of its extensions.

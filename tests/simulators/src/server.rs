@@ -357,6 +357,8 @@ impl<S: Service> Shared<S> {
                 Action::Hang => futures::future::pending().await,
                 Action::Answer(answer) => return Outcome::Answer(answer.into()),
                 Action::Throttle(seconds) => return Outcome::Answer(self.throttled(seconds)),
+                Action::RateLimit(limit) if limit.is_over() => return Outcome::Answer(self.throttled(1)),
+                Action::RateLimit(_) => {}
                 Action::GraphqlError(message, code, status) => {
                     return Outcome::Answer(graphql_error(&message, &code, status));
                 }
