@@ -90,7 +90,9 @@ async fn a_throttled_push_is_tried_again() {
 
 async fn assert_outlasts(fault: impl Fn(FaultMatcher) -> Fault, settings: &[(&str, &str)]) {
     let mut world = World::new(estate(3)).await;
-    settings.iter().for_each(|(name, value)| world.set(name, value));
+    for (name, value) in settings {
+        world.set(name, value);
+    }
     for matcher in [Fault::any(), push()] {
         world.opencti.faults().add(fault(matcher));
         let answer = world.ingest().await;

@@ -166,7 +166,9 @@ async fn a_key_revoked_in_mid_run_fails_the_run_and_says_where_the_key_comes_fro
 /// Runs three times while VMRay is as the faults make it, then once when it is well again.
 async fn assert_outlasts(fault: impl Fn(FaultMatcher) -> Fault, settings: &[(&str, &str)]) {
     let mut world = World::new(estate(3)).await;
-    settings.iter().for_each(|(name, value)| world.set(name, value));
+    for (name, value) in settings {
+        world.set(name, value);
+    }
     world.ingest_all().await;
     (4..=9).for_each(|id| add(&mut world.vmray.estate(), id));
     world.vmray.faults().add(fault(Fault::any()));
