@@ -113,19 +113,19 @@ impl Progress {
     }
 
     /// Takes the next portion of the feed, and hands back what of it is new. What is not finished is left out: it will
-    /// come with its own finish time.
-    pub fn begin(&mut self, rows: Vec<Submission>) -> Vec<Submission> {
+    /// come with its own finish time. What was done before, also by a run that died, is behind us here as well.
+    pub fn begin(&mut self, mut rows: Vec<Submission>) -> Vec<Submission> {
         let position = self.position;
-        let new: Vec<Submission> = rows
-            .into_iter()
-            .filter(|row| row.finished || row.finish_time.is_some())
-            .filter(|row| !self.done.contains(finished(row, position), row.id))
-            .collect();
-        self.rows = new.iter().map(|row| (finished(row, position), row.id, false)).collect();
-        self.rows.sort_unstable();
-        self.places = self.rows.iter().enumerate().map(|(place, row)| (row.1, place)).collect();
+        rows.retain(|row| row.finished || row.finish_time.is_some());
+        let done = |row: &Submission| self.done.contains(finished(row, position), row.id);
+        let mut places: Vec<_> = rows.iter().map(|row| (finished(row, position), row.id, done(row))).collect();
+        rows.retain(|row| !done(row));
+        places.sort_unstable();
+        self.places = places.iter().enumerate().map(|(place, row)| (row.1, place)).collect();
+        self.rows = places;
         self.next = 0;
-        new
+        self.pass_settled();
+        rows
     }
 
     /// A submission was delivered, deliberately skipped, or quarantined. Others are ignored.
@@ -133,6 +133,10 @@ impl Progress {
         let Some(row) = self.places.get(&id).and_then(|place| self.rows.get_mut(*place)) else { return };
         row.2 = true;
         self.done.insert(row.0, row.1);
+        self.pass_settled();
+    }
+
+    fn pass_settled(&mut self) {
         while let Some((finished, _, true)) = self.rows.get(self.next) {
             self.position = self.position.max(*finished);
             self.next += 1;
@@ -206,6 +210,8 @@ mod tests {
         let mut second = Progress::new(first.position(), TimeDelta::seconds(100), first.done().clone());
         let new = second.begin(vec![row(1, 1010), row(2, 1020)]);
         assert_eq!(new.iter().map(|row| row.id.0).collect::<Vec<_>>(), [1]);
+        second.settle(SubmissionId(1));
+        assert_eq!(second.position(), at(1020), "the position passes what was done before");
     }
 
     #[test]

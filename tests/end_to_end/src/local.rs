@@ -35,7 +35,7 @@ pub const OPENCTI_TOKEN: &str = "t0k3n-of-opencti-7d793037";
 pub const SUBMITTER: &str = "analyst@customer.test";
 
 /// Only so that a test that hangs ends: every test is far faster.
-const SAFETY_NET: Duration = Duration::from_secs(60);
+const SAFETY_NET: Duration = Duration::from_mins(1);
 
 /// The first minute of the estates.
 const START: &str = "2025-06-01T10:00:00";
@@ -57,7 +57,8 @@ pub fn position(n: u64) -> String {
 pub fn sample(id: u64) -> SampleSpec {
     SampleSpec {
         iocs: vec![
-            Ioc::file(&format!("C:\\Temp\\drop-{id}.exe"), &format!("dropped by {id}")).threat_names(&["QakBot"]),
+            Ioc::file(&format!("C:\\Temp\\drop-{id}.exe"), &format!("dropped by {id}"))
+                .threat_names(&["QakBot"]),
             Ioc::domain(&format!("c2-{id}.evil.test"), &["198.51.100.7"]),
             Ioc::domain("shared.evil.test", &[]),
         ],
@@ -99,23 +100,30 @@ pub fn estate(count: u64) -> Estate {
     estate
 }
 
+/// The samples with these numbers.
+#[must_use]
+pub fn samples(ids: impl IntoIterator<Item = u64>) -> BTreeSet<u64> {
+    ids.into_iter().collect()
+}
+
 /// The binary, built from the sources as they are now.
 pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
-        let mut build = std::process::Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        let mut build =
+            std::process::Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         build.args(["build", "--package", "local", "--message-format", "json"]);
         if !cfg!(debug_assertions) {
             build.arg("--release");
         }
-        let built = build.current_dir(env!("CARGO_MANIFEST_DIR")).stderr(Stdio::inherit()).output().unwrap();
-        assert!(built.status.success(), "vmray-bridge does not build");
-        let messages = String::from_utf8(built.stdout).unwrap();
-        let executables = messages.lines().filter_map(|line| {
+        let output = build.current_dir(env!("CARGO_MANIFEST_DIR")).stderr(Stdio::inherit()).output().unwrap();
+        assert!(output.status.success(), "vmray-bridge does not build");
+        let messages = String::from_utf8(output.stdout).unwrap();
+        let mut executables = messages.lines().filter_map(|line| {
             let message: Value = serde_json::from_str(line).ok()?;
             Some(PathBuf::from(message["executable"].as_str()?))
         });
-        executables.last().expect("cargo names the binary")
+        executables.next_back().expect("cargo names the binary")
     })
 }
 
@@ -373,7 +381,8 @@ pub fn workers(workers: Workers) -> OpenctiOptions {
 
 /// `VMRay sample 7: sample-7.exe`
 fn number_of(report: &str) -> u64 {
-    let number: String = report.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
+    let number: String =
+        report.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
     number.parse().unwrap()
 }
 

@@ -2,9 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeSet;
-
-use end_to_end::local::{Answer, World, add, estate};
+use end_to_end::local::{Answer, World, add, estate, samples};
 use simulators::estate::{Estate, EstateSpec, SampleSpec, SubmissionSpec, Verdict, time};
 
 const SUBMISSIONS: u64 = 80;
@@ -37,7 +35,11 @@ async fn a_run_keeps_to_its_budget_of_calls_and_objects() {
     let bundles = answer.figure("bundles");
     assert!(bundles > 3, "{answer:?}");
     assert!(calls(&answer, "opencti") <= 10 + bundles, "{answer:?}");
-    assert_eq!((calls(&answer, "vmray"), calls(&answer, "opencti")), world.requests(), "the answer counts right");
+    assert_eq!(
+        (calls(&answer, "vmray"), calls(&answer, "opencti")),
+        world.requests(),
+        "the answer counts right"
+    );
     let platform = world.opencti.platform();
     let knowledge = platform.knowledge();
     assert_eq!(answer.figure("objects"), knowledge.pushed(), "the answer counts right");
@@ -98,5 +100,5 @@ async fn bundles_are_packed_and_not_one_for_each_sample() {
     assert_eq!(answer["bundles"], 1);
     add(&mut world.vmray.estate(), 31);
     assert_eq!(world.ingest_all().await["bundles"], 1);
-    assert_eq!(world.arrived(), BTreeSet::from_iter(1..=31));
+    assert_eq!(world.arrived(), samples(1..=31));
 }

@@ -37,9 +37,19 @@ async fn all_is_well_and_nothing_is_changed() {
     assert_eq!(code, 0, "{findings:?}");
     assert!(findings.iter().all(|finding| finding["health"] == "ok"), "{findings:?}");
     let checks: Vec<_> = findings.iter().map(|finding| finding["check"].as_str().unwrap()).collect();
-    for check in ["settings", "state", "keys", "VMRay", "VMRay version", "VMRay quota", "OpenCTI", "OpenCTI version",
-        "OpenCTI account", "confidence", "marking"]
-    {
+    for check in [
+        "settings",
+        "state",
+        "keys",
+        "VMRay",
+        "VMRay version",
+        "VMRay quota",
+        "OpenCTI",
+        "OpenCTI version",
+        "OpenCTI account",
+        "confidence",
+        "marking",
+    ] {
         assert!(checks.contains(&check), "{check} in {checks:?}");
     }
     assert!(world.opencti.platform().connector(CONNECTOR).is_none(), "it registers nothing");
@@ -53,7 +63,8 @@ async fn all_is_well_and_nothing_is_changed() {
 async fn every_wrong_setting_has_its_line() {
     let world = World::new(estate(1)).await;
     let doctor = world.bridge(&["doctor", "--json"]);
-    let run = doctor.set("VMRAY_CONFIDENCE", "101").set("OPENCTI_URL", "ftp://x").unset("CONNECTOR_ID").run().await;
+    let run =
+        doctor.set("VMRAY_CONFIDENCE", "101").set("OPENCTI_URL", "ftp://x").unset("CONNECTOR_ID").run().await;
     assert_eq!(run.code, 1);
     let findings = run.json()["findings"].to_string();
     for name in ["VMRAY_CONFIDENCE", "OPENCTI_URL", "CONNECTOR_ID"] {

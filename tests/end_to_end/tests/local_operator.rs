@@ -2,10 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use end_to_end::local::{CONNECTOR, World, add, estate, minute, position};
+use end_to_end::local::{CONNECTOR, World, add, estate, minute, position, samples};
 use serde_json::{Value, json};
 use simulators::faults::Fault;
 
@@ -63,7 +62,7 @@ async fn a_reset_makes_all_quarantine_due_also_what_was_given_up() {
     world.vmray.estate().forbid_sample(2, false);
     world.opencti.platform().operator_reset(CONNECTOR);
     assert_eq!(world.ingest_all().await["quarantined"], 0);
-    assert_eq!(world.arrived(), BTreeSet::from([1, 2, 3]));
+    assert_eq!(world.arrived(), samples([1, 2, 3]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -74,7 +73,7 @@ async fn it_goes_on_where_the_python_connector_stood() {
         let state = json!({"last_run": last_run, "failed_sample_id": null}).to_string();
         world.opencti.platform().set_state(CONNECTOR, Some(&state));
         let answer = world.ingest_all().await;
-        assert_eq!(world.arrived(), BTreeSet::from([3, 4, 5, 6]), "{last_run}");
+        assert_eq!(world.arrived(), samples([3, 4, 5, 6]), "{last_run}");
         assert!(answer.stderr.contains("Python connector"), "it says so");
         add(&mut world.vmray.estate(), 7);
         assert_eq!(world.ingest_all().await["samples"], 1, "{last_run}: and then on its own");
@@ -144,10 +143,10 @@ async fn a_manual_window_moves_no_cursor() {
 async fn a_manual_window_before_the_first_run_starts_nothing() {
     let world = World::new(estate(6)).await;
     world.ingest_with(&["--from", "2025-06-01T10:05:00Z"]).await;
-    assert_eq!(world.arrived(), BTreeSet::from([5, 6]));
+    assert_eq!(world.arrived(), samples([5, 6]));
     assert_eq!(world.position().await, Value::Null);
     world.ingest_all().await;
-    assert_eq!(world.arrived(), BTreeSet::from_iter(1..=6));
+    assert_eq!(world.arrived(), samples(1..=6));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -155,7 +154,10 @@ async fn a_dry_run_has_no_effect_anywhere() {
     let world = World::new(estate(5)).await;
     world.vmray.estate().forbid_sample(4, true);
     let answer = world.ingest_with(&["--dry-run"]).await;
-    assert_eq!([&answer["status"], &answer["samples"], &answer["dry_run"]], [&json!("done"), &json!(4), &json!(true)]);
+    assert_eq!(
+        [&answer["status"], &answer["samples"], &answer["dry_run"]],
+        [&json!("done"), &json!(4), &json!(true)]
+    );
     assert!(answer.figure("objects") > 10);
     for mutation in ["registerConnector", "pingConnector", "stixBundlePush"] {
         assert_eq!(world.opencti_calls(mutation), 0, "{mutation}");
@@ -197,10 +199,10 @@ async fn a_position_set_before_the_first_run_is_where_it_starts() {
     let world = World::new(estate(6)).await.setting("FEED_OVERLAP", "PT0S");
     world.ask(&["cursor", "set", "2025-06-01T10:05:00Z"]).await;
     world.ingest_all().await;
-    assert_eq!(world.arrived(), BTreeSet::from([5, 6]));
+    assert_eq!(world.arrived(), samples([5, 6]));
     world.opencti.platform().operator_reset(CONNECTOR);
     world.ingest_all().await;
-    assert_eq!(world.arrived(), BTreeSet::from_iter(1..=6), "a reset is one all the same");
+    assert_eq!(world.arrived(), samples(1..=6), "a reset is one all the same");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -265,7 +267,8 @@ const WRONG: [(&str, &str); 33] = [
 #[tokio::test(flavor = "multi_thread")]
 async fn every_setting_wrong_at_once_is_one_message_that_names_them_all() {
     let world = World::new(estate(1)).await;
-    let command = WRONG.iter().fold(world.ingest_command(&[]), |command, (name, value)| command.set(name, value));
+    let command =
+        WRONG.iter().fold(world.ingest_command(&[]), |command, (name, value)| command.set(name, value));
     let run = command.run().await;
     assert_eq!([run.code, run.stdout.len().try_into().unwrap()], [2, 0], "{run:?}");
     for (name, _) in WRONG {
@@ -279,9 +282,35 @@ async fn every_setting_wrong_at_once_is_one_message_that_names_them_all() {
 async fn what_must_be_set_is_named_when_it_is_not() {
     let world = World::new(estate(1)).await;
     let required = ["OPENCTI_URL", "CONNECTOR_ID", "VMRAY_INITIAL_FETCH_DATE"];
-    let run = required.iter().fold(world.ingest_command(&[]), |command, name| command.unset(name)).run().await;
+    let run =
+        required.iter().fold(world.ingest_command(&[]), |command, name| command.unset(name)).run().await;
     assert_eq!(run.code, 2);
     assert!(required.iter().all(|name| run.stderr.contains(name)), "{}", run.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cursor_belongs_to_a_connector_and_is_reset_to_a_date() {
+    let world = World::new(estate(1)).await;
+    for (command, name) in [("show", "CONNECTOR_ID"), ("reset", "VMRAY_INITIAL_FETCH_DATE")] {
+        let run = world.bridge(&["cursor", command]).unset(name).run().await;
+        assert_eq!(run.code, 2, "{run:?}");
+        assert!(run.stderr.contains(name), "{run:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn quiet_times_are_no_lag_and_failures_are() {
+    let world = World::new(estate(1)).await;
+    for _ in 0..2 {
+        assert_eq!(world.ingest_all().await["lag_seconds"], 0, "the last row is long ago");
+    }
+    world.ask(&["cursor", "set", "2025-06-01"]).await;
+    world.vmray.faults().add(Fault::any().close());
+    let lag = world.ingest().await.figure("lag_seconds");
+    assert!(lag < 60, "counted from the last check that succeeded: {lag}");
+    world.forget_state();
+    let lag = world.ingest().await.figure("lag_seconds");
+    assert!(lag > 24 * 3600, "never checked: counted from the initial date: {lag}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,9 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeSet;
-
-use end_to_end::local::{World, estate, file_name, position, submission_id};
+use end_to_end::local::{World, estate, file_name, position, samples, submission_id};
 use serde_json::Value;
 use simulators::estate::Part;
 use simulators::faults::Fault;
@@ -34,7 +32,7 @@ async fn a_sample_that_answers_404_holds_nobody_up() {
     let world = World::new(estate(5)).await;
     world.vmray.estate().delete_sample(3);
     let answer = world.ingest_all().await;
-    assert_eq!(world.arrived(), BTreeSet::from([1, 2, 4, 5]));
+    assert_eq!(world.arrived(), samples([1, 2, 4, 5]));
     assert_eq!(answer["quarantined"], 1);
     assert_eq!(answer["position"], position(5));
     let quarantine = world.quarantine().await;
@@ -48,21 +46,26 @@ async fn a_sample_without_a_verdict_is_skipped_and_holds_nobody_up() {
     world.vmray.estate().sample_mut(3)["sample_verdict"] = Value::Null;
     world.vmray.estate().submission_mut(submission_id(4))["submission_verdict"] = Value::Null;
     let answer = world.ingest_all().await;
-    assert_eq!(world.arrived(), BTreeSet::from([1, 2, 4, 5]), "the sample's own verdict decides");
+    assert_eq!(world.arrived(), samples([1, 2, 4, 5]), "the sample's own verdict decides");
     assert_eq!([&answer["skipped"], &answer["quarantined"]], [1, 0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sample_whose_lists_of_names_are_null_arrives() {
     let world = World::new(estate(3)).await;
-    for list in ["sample_threat_names", "sample_classifications", "sample_child_sample_ids", "sample_parent_relations"] {
+    for list in [
+        "sample_threat_names",
+        "sample_classifications",
+        "sample_child_sample_ids",
+        "sample_parent_relations",
+    ] {
         world.vmray.estate().sample_mut(2)[list] = Value::Null;
     }
     for name in ["threat_names", "classifications", "filenames"] {
         world.vmray.estate().answer_mut(2, Part::Iocs)["iocs"]["files"][0][name] = Value::Null;
     }
     world.ingest_all().await;
-    assert_eq!(world.arrived(), BTreeSet::from([1, 2, 3]));
+    assert_eq!(world.arrived(), samples([1, 2, 3]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -77,7 +80,7 @@ async fn the_sample_that_failed_is_then_deleted_and_no_other_is_skipped() {
         (3..=6).for_each(|id| end_to_end::local::add(&mut estate, id));
     }
     let answer = world.ingest_all().await;
-    assert_eq!(world.arrived(), BTreeSet::from([1, 3, 4, 5, 6]));
+    assert_eq!(world.arrived(), samples([1, 3, 4, 5, 6]));
     assert_eq!(answer["position"], position(6));
 }
 
@@ -88,9 +91,9 @@ async fn one_403_on_the_list_is_not_taken_for_an_empty_list() {
     let failed = world.ingest().await;
     assert_eq!([&failed["status"], &failed["error_kind"]], ["failed", "VmrayError"]);
     assert!(failed.error().contains("403"), "{}", failed.error());
-    assert_eq!(world.arrived(), BTreeSet::new());
+    assert_eq!(world.arrived(), samples([]));
     world.ingest_all().await;
-    assert_eq!(world.arrived(), BTreeSet::from([1, 2, 3]));
+    assert_eq!(world.arrived(), samples([1, 2, 3]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -110,7 +113,7 @@ async fn a_sample_whose_vtis_are_forbidden_for_good_does_not_go_out_without_them
     let world = World::new(estate(3)).await;
     world.vmray.faults().add(Fault::on("GET /rest/sample/2/vtis").status(403));
     let answer = world.ingest_all().await;
-    assert_eq!(world.arrived(), BTreeSet::from([1, 3]));
+    assert_eq!(world.arrived(), samples([1, 3]));
     assert_eq!(answer["quarantined"], 1);
     assert!(!world.bundles().concat().contains(&file_name(2)));
 }
@@ -120,7 +123,7 @@ async fn three_503_in_a_row_on_one_call_are_outlasted() {
     let world = World::new(estate(3)).await;
     world.vmray.faults().add(Fault::on("GET /rest/sample/2/iocs").times(3).status(503));
     let answer = world.ingest_all().await;
-    assert_eq!(world.arrived(), BTreeSet::from([1, 2, 3]));
+    assert_eq!(world.arrived(), samples([1, 2, 3]));
     assert_eq!([&answer["samples"], &answer["quarantined"]], [3, 0]);
     assert_eq!(world.vmray_calls("GET /rest/sample/{}/iocs"), 6, "three repeats and nothing else");
 }
@@ -133,7 +136,11 @@ async fn every_status_that_may_pass_is_tried_again() {
         world.vmray.faults().add(Fault::on("GET /rest/submission").once().status(status));
         let answer = world.ingest_all().await;
         assert_eq!([&answer["samples"], &answer["quarantined"]], [2, 0], "{status}");
-        assert_eq!(world.vmray_calls("GET /rest/sample/{}"), 3, "{status}: at once, not at the end of the run");
+        assert_eq!(
+            world.vmray_calls("GET /rest/sample/{}"),
+            3,
+            "{status}: at once, not at the end of the run"
+        );
     }
 }
 
@@ -215,5 +222,5 @@ async fn the_offset_of_the_initial_date_counts() {
     world.set("VMRAY_INITIAL_FETCH_DATE", "2025-06-01T12:03:30+02:00");
     let answer = world.ingest_all().await;
     assert_eq!(answer["window"]["from"], "2025-06-01T10:03:30Z");
-    assert_eq!(world.arrived(), BTreeSet::from([4, 5, 6]));
+    assert_eq!(world.arrived(), samples([4, 5, 6]));
 }

@@ -2,10 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use end_to_end::local::{VMRAY_KEY, World, add, estate, file_name, position};
+use end_to_end::local::{VMRAY_KEY, World, add, estate, file_name, position, samples};
 use serde_json::{Value, json};
 use simulators::estate::{Estate, Part};
 use simulators::faults::{Fault, FaultMatcher};
@@ -26,7 +25,7 @@ async fn assert_poison(fault: Fault, reason: &str) -> World {
     let world = World::new(estate(7)).await;
     world.vmray.faults().add(fault);
     let answer = world.ingest_all().await;
-    assert_eq!(world.arrived(), BTreeSet::from([1, 2, 3, 5, 6, 7]), "{what}");
+    assert_eq!(world.arrived(), samples([1, 2, 3, 5, 6, 7]), "{what}");
     assert_eq!([&answer["samples"], &answer["quarantined"]], [6, 1], "{what}");
     assert_eq!(answer["position"], position(7), "{what}");
     assert_eq!(only_reason(&world, 4).await, reason, "{what}");
@@ -58,7 +57,7 @@ async fn a_poison_sample_that_is_cured_arrives_in_the_next_run_and_leaves_the_qu
     world.heal();
     let answer = world.ingest_all().await;
     assert_eq!([&answer["submissions"], &answer["samples"], &answer["quarantined"]], [0, 1, 0]);
-    assert_eq!(world.arrived(), BTreeSet::from_iter(1..=7));
+    assert_eq!(world.arrived(), samples(1..=7));
     assert_eq!(world.quarantine().await, Vec::<Value>::new());
 }
 
@@ -83,7 +82,7 @@ async fn a_list_that_is_too_large_or_no_json_fails_the_run_and_loses_nothing() {
         assert!(answer.error().contains(hint), "{}", answer.error());
         world.heal();
         world.ingest_all().await;
-        assert_eq!(world.arrived(), BTreeSet::from([1, 2, 3]));
+        assert_eq!(world.arrived(), samples([1, 2, 3]));
     }
 }
 
@@ -92,7 +91,7 @@ async fn a_sample_that_hangs_is_given_up_and_the_rest_arrives() {
     let world = World::new(estate(5)).await.setting("SAMPLE_TIMEOUT_MS", "300");
     world.vmray.faults().add(Fault::on("GET /rest/sample/3/iocs").hang());
     let answer = world.ingest_all().await;
-    assert_eq!(world.arrived(), BTreeSet::from([1, 2, 4, 5]));
+    assert_eq!(world.arrived(), samples([1, 2, 4, 5]));
     assert_eq!(answer["quarantined"], 1);
     assert_eq!(only_reason(&world, 3).await, "too_slow");
 }
@@ -130,7 +129,7 @@ async fn a_key_that_loses_its_rights_in_mid_run_stops_the_run_and_quarantines_no
     assert_eq!(world.quarantine().await, Vec::<Value>::new());
     world.heal();
     world.ingest_all().await;
-    assert_eq!(world.arrived(), BTreeSet::from_iter(1..=30));
+    assert_eq!(world.arrived(), samples(1..=30));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -142,11 +141,11 @@ async fn over_half_of_the_samples_failing_for_one_reason_is_not_their_fault() {
     let answer = world.ingest().await;
     assert_eq!([&answer["status"], &answer["error_kind"]], ["failed", "SystemicFailure"]);
     assert_eq!(world.quarantine().await, Vec::<Value>::new());
-    assert_eq!(world.arrived(), BTreeSet::from([3, 6, 9, 12]), "what is good arrives all the same");
+    assert_eq!(world.arrived(), samples([3, 6, 9, 12]), "what is good arrives all the same");
     (1..=12).for_each(|id| world.vmray.estate().forbid_sample(id, false));
     let answer = world.ingest_all().await;
     assert_eq!(answer["samples"], 8, "what has arrived is not delivered again");
-    assert_eq!(world.arrived(), BTreeSet::from_iter(1..=12));
+    assert_eq!(world.arrived(), samples(1..=12));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -161,13 +160,15 @@ async fn a_key_revoked_in_mid_run_fails_the_run_and_says_where_the_key_comes_fro
     assert_eq!(answer["quarantined"], 0);
     world.vmray.set_api_keys(&[VMRAY_KEY]);
     world.ingest_all().await;
-    assert_eq!(world.arrived(), BTreeSet::from_iter(1..=20));
+    assert_eq!(world.arrived(), samples(1..=20));
 }
 
 /// Runs three times while VMRay is as the faults make it, then once when it is well again.
 async fn assert_outlasts(fault: impl Fn(FaultMatcher) -> Fault, settings: &[(&str, &str)]) {
     let mut world = World::new(estate(3)).await;
-    settings.iter().for_each(|(name, value)| world.set(name, value));
+    for (name, value) in settings {
+        world.set(name, value);
+    }
     world.ingest_all().await;
     (4..=9).for_each(|id| add(&mut world.vmray.estate(), id));
     world.vmray.faults().add(fault(Fault::any()));
@@ -180,7 +181,7 @@ async fn assert_outlasts(fault: impl Fn(FaultMatcher) -> Fault, settings: &[(&st
     world.heal();
     let answer = world.ingest_all().await;
     assert_eq!(answer["samples"], 6);
-    assert_eq!(world.arrived(), BTreeSet::from_iter(1..=9));
+    assert_eq!(world.arrived(), samples(1..=9));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -203,7 +204,7 @@ async fn vmray_going_down_in_mid_run_keeps_what_was_delivered() {
     world.heal();
     let rest = world.ingest_all().await;
     assert_eq!(rest.figure("samples"), 30 - delivered.len() as u64);
-    assert_eq!(world.arrived(), BTreeSet::from_iter(1..=30));
+    assert_eq!(world.arrived(), samples(1..=30));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -229,7 +230,7 @@ async fn what_vmray_has_not_put_together_waits_without_alarm_and_arrives_in_a_la
         world.ask(&["quarantine", "retry", "2"]).await; // instead of half an hour
         let third = world.ingest_all().await;
         assert_eq!([&third["waiting"], &third["samples"]], [0, 1], "{part:?}");
-        assert_eq!(world.arrived(), BTreeSet::from([1, 2, 3]), "{part:?}");
+        assert_eq!(world.arrived(), samples([1, 2, 3]), "{part:?}");
     }
 }
 
@@ -252,7 +253,7 @@ fn family() -> Estate {
 async fn a_relative_that_cannot_be_read_is_left_out_and_its_sample_arrives() {
     let world = World::new(family()).await;
     let answer = world.ingest_all().await;
-    assert_eq!(world.arrived(), BTreeSet::from([1, 2, 3]));
+    assert_eq!(world.arrived(), samples([1, 2, 3]));
     assert_eq!(answer["left_out"], json!({"relative_unreadable": 1}));
     assert_eq!(world.vmray_calls("GET /rest/sample/{}"), 4, "each is read once, as itself and as a relative");
     assert!(world.bundles().concat().contains(&file_name(1)));
