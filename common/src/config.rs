@@ -250,10 +250,17 @@ impl Deployment {
                 let secret_arn = reader.required("SECRET_ARN", parse::text);
                 Some(Self::Lambda { table_name: table_name?, secret_arn: secret_arn? })
             }
-            Host::Local => Some(Self::Local {
-                table_name: reader.optional("TABLE_NAME", parse::text)?,
-                secret_arn: reader.optional("SECRET_ARN", parse::text)?,
-            }),
+            Host::Local => {
+                let table_name = reader.optional("TABLE_NAME", parse::text)?;
+                let secret_arn = reader.optional("SECRET_ARN", parse::text)?;
+                if secret_arn.is_none() {
+                    // The values are for `secrets`; here they are only missed together with everything else.
+                    let vmray = reader.required("VMRAY_API_KEY", |_| Ok(()));
+                    let opencti = reader.required("OPENCTI_TOKEN", |_| Ok(()));
+                    vmray.and(opencti)?;
+                }
+                Some(Self::Local { table_name, secret_arn })
+            }
         }
     }
 }

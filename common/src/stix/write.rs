@@ -7,8 +7,8 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use super::label::LabelSet;
 use super::marking::TlpMarking;
 use super::object::{
-    AttackPattern, Body, Country, Dated, File, Indicator, KillChainPhase, Label, Malware, MalwareAnalysis, Object,
-    Observable, ObservableValue, PRODUCT, Relationship, Report,
+    AttackPattern, Body, Country, Dated, File, Indicator, KillChainPhase, Label, Malware, MalwareAnalysis,
+    Object, Observable, ObservableValue, PRODUCT, Relationship, Report,
 };
 use super::timestamp::Timestamp;
 use super::{VMRAY, VMRAY_NAME};

@@ -1,7 +1,7 @@
 //! Documents in one SQLite file, for one machine.
 //!
 //! Several processes may use the file at the same time: it is in WAL mode, writers queue up for at most
-//! [`BUSY_TIMEOUT`], and every write begins with `BEGIN IMMEDIATE`, so that what it has compared cannot change before
+//! `BUSY_TIMEOUT`, and every write begins with `BEGIN IMMEDIATE`, so that what it has compared cannot change before
 //! it is replaced. What was answered has reached the disk.
 //!
 //! Calls run on tokio's blocking threads: a writer may have to wait for another process, and a write for the disk.

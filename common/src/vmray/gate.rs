@@ -161,10 +161,10 @@ mod tests {
             place.throttled(Duration::from_secs(2));
         }
         let at_once = async {
-            let mut open = futures::stream::FuturesUnordered::from_iter(places.iter().map(Place::opened));
+            let mut open: futures::stream::FuturesUnordered<_> = places.iter().map(Place::opened).collect();
             let mut count = 0;
             while let Ok(Some(())) =
-                tokio::time::timeout(Duration::from_secs(60), futures::StreamExt::next(&mut open)).await
+                tokio::time::timeout(Duration::from_mins(1), futures::StreamExt::next(&mut open)).await
             {
                 count += 1;
             }

@@ -97,6 +97,20 @@ impl<'a> Reader<'a> {
         Ok(Reading::Facts(Box::new(facts), left_out))
     }
 
+    /// Whether VMRay still gives all of a sample that it gave before. `None`: it is gone, so nobody can tell.
+    pub async fn still_readable(&self, id: SampleId) -> Option<bool> {
+        let everything = async {
+            self.vmray.sample(id).await?;
+            self.vmray.iocs(id).await?;
+            try_join(self.vmray.threat_indicators(id), self.vmray.techniques(id)).await
+        };
+        match everything.await {
+            Ok(_) => Some(true),
+            Err(VmrayError::NotFound { .. }) => None,
+            Err(_) => Some(false),
+        }
+    }
+
     /// A sample is read once per run, as itself and as others' relative, also when two ask at the same time.
     async fn sample(&self, id: SampleId) -> Result<Arc<Sample>, VmrayError> {
         let slot = self.cache.lock().unwrap_or_else(PoisonError::into_inner).slot(id);

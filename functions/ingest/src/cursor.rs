@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use common::store::{Document, Expected, Key, Store, StoreError, to_body};
+use common::vmray::model::SampleId;
 use serde::{Deserialize, Serialize};
 
 use crate::progress::Done;
@@ -30,6 +31,9 @@ pub struct Cursor {
     /// When a run last found everything handled, by our clock.
     #[serde(default)]
     pub checked_at: Option<DateTime<Utc>>,
+    /// A sample that was read whole: asked again, it tells whether VMRay or other samples are to blame for failures.
+    #[serde(default)]
+    pub last_good: Option<SampleId>,
     /// Errors already reported, by `OpenCTI` work.
     #[serde(default)]
     pub reported_errors: BTreeMap<String, u64>,

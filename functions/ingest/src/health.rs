@@ -1,7 +1,10 @@
 //! Whether failures are the samples' fault. Pure.
 //!
 //! A key that lost its rights, a proxy in the way, a platform that takes nothing: these fail sample after sample, and
-//! quarantining them all would hide the trouble. Then the run stops, and the position stays where it is.
+//! quarantining them all would hide the trouble. Then the run stops, and the position stays where it is. But five
+//! neighbours may also be bad by themselves, such as those that are not shared with the key's user, and must not stop
+//! every run at the same place. So before a run stops for what VMRay does not give, it asks again for a sample that
+//! VMRay did give: if that still comes, the others are to blame.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -20,6 +23,8 @@ const TOO_MANY: usize = 5;
 pub struct Systemic {
     what: String,
     detail: String,
+    /// A sample that VMRay gave before can show that VMRay is well.
+    pub can_be_refuted: bool,
 }
 
 /// The samples of one run.
@@ -38,11 +43,12 @@ fn counts(reason: Reason) -> bool {
     !matches!(reason, Reason::NotFound | Reason::NotAggregated)
 }
 
-fn too_many(in_a_row: usize, detail: &str) -> Result<(), Systemic> {
+fn too_many(in_a_row: usize, detail: &str, can_be_refuted: bool) -> Result<(), Systemic> {
     if in_a_row < TOO_MANY {
         return Ok(());
     }
-    Err(Systemic { what: format!("{TOO_MANY} different samples in a row failed"), detail: detail.to_owned() })
+    let what = format!("{TOO_MANY} different samples in a row failed");
+    Err(Systemic { what, detail: detail.to_owned(), can_be_refuted })
 }
 
 impl Health {
@@ -60,7 +66,12 @@ impl Health {
         }
         self.failing.insert(sample, (reason, detail.to_owned()));
         self.unreadable_in_a_row += 1;
-        too_many(self.unreadable_in_a_row, detail)
+        too_many(self.unreadable_in_a_row, detail, true)
+    }
+
+    /// VMRay has just given a sample that it gave before.
+    pub fn vmray_is_well(&mut self) {
+        self.unreadable_in_a_row = 0;
     }
 
     /// The platform took a sample.
@@ -72,7 +83,7 @@ impl Health {
     pub fn refused(&mut self, sample: SampleId, reason: Reason, detail: &str) -> Result<(), Systemic> {
         self.failing.insert(sample, (reason, detail.to_owned()));
         self.refused_in_a_row += 1;
-        too_many(self.refused_in_a_row, detail)
+        too_many(self.refused_in_a_row, detail, false)
     }
 
     /// A sample that had failed is fine after all.
@@ -92,6 +103,7 @@ impl Health {
                 return Err(Systemic {
                     what: format!("{count} of {} samples failed for one reason ({reason})", self.tried),
                     detail: detail.to_owned(),
+                    can_be_refuted: reason != Reason::PushRefused,
                 });
             }
         }

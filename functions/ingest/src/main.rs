@@ -50,7 +50,8 @@ async fn handle(ingest: &Result<Ingest, RunError>, event: LambdaEvent<Value>) ->
     let ingest = ingest.as_ref().map_err(diagnostic)?;
     let order = Event::parse(&event.payload).map_err(|error| diagnostic(&error.into()))?;
     let answer = ingest.handle(order, time_left(event.context.deadline)).await;
-    if answer.status != Status::Heartbeat {
+    // Figures of what was only tried would look like deliveries on a dashboard.
+    if answer.status != Status::Heartbeat && !answer.dry_run {
         println!("{}", answer.metrics(Utc::now()));
     }
     // A failed run is a failed invocation: Lambda's error metric and the on-failure destination see it.

@@ -118,7 +118,8 @@ impl Progress {
         let position = self.position;
         rows.retain(|row| row.finished || row.finish_time.is_some());
         let done = |row: &Submission| self.done.contains(finished(row, position), row.id);
-        let mut places: Vec<_> = rows.iter().map(|row| (finished(row, position), row.id, done(row))).collect();
+        let mut places: Vec<_> =
+            rows.iter().map(|row| (finished(row, position), row.id, done(row))).collect();
         rows.retain(|row| !done(row));
         places.sort_unstable();
         self.places = places.iter().enumerate().map(|(place, row)| (row.1, place)).collect();

@@ -24,7 +24,7 @@ use crate::cursor::{Cursor, CursorError, Lease, StoredCursor};
 use crate::error::RunError;
 use crate::event::{Event, Manual};
 use crate::feed::Feed;
-use crate::health::Health;
+use crate::health::{Health, Systemic};
 use crate::opencti::client::{OpenctiClient, OpenctiError, OpenctiPolicy};
 use crate::opencti::connector::{self, ConnectorInfo, Identity, Registration};
 use crate::opencti::delivery::{Delivered, Delivery};
@@ -479,7 +479,7 @@ impl Ingest {
         } else {
             match connector::works(opencti, id).await {
                 Ok(works) => {
-                    answer.rejected = feedback::new_errors(&works, &mut stored.cursor.reported_errors)
+                    answer.rejected = feedback::new_errors(&works, &mut stored.cursor.reported_errors);
                 }
                 Err(error) => warn!(%error, "could not read what became of earlier bundles"),
             }
@@ -723,7 +723,9 @@ impl<'a, 'c, 's> Run<'a, 'c, 's> {
         if matches!(stopped, Err(Stop::Failed(_))) {
             return stopped;
         }
-        self.health.judge()?;
+        if let Err(systemic) = self.health.judge() {
+            self.refute(systemic, pipeline.reader).await?;
+        }
         self.put_into_quarantine(failures).await?;
         self.save().await?;
         stopped
@@ -787,7 +789,7 @@ impl<'a, 'c, 's> Run<'a, 'c, 's> {
         };
         let delivering = async {
             while let Some(handed) = from.recv().await {
-                self.arrive(handed, &mut arrivals).await?;
+                self.arrive(handed, pipeline.reader, &mut arrivals).await?;
             }
             self.deliver_rest(&mut arrivals).await?;
             if arrivals.finished < expected { Err(Stop::OutOfTime) } else { Ok(()) }
@@ -797,7 +799,12 @@ impl<'a, 'c, 's> Run<'a, 'c, 's> {
     }
 
     /// Takes one outcome; delivers when a bundle is full.
-    async fn arrive(&mut self, handed: Handed, arrivals: &mut Arrivals) -> Result<(), Stop> {
+    async fn arrive(
+        &mut self,
+        handed: Handed,
+        reader: &Reader<'_>,
+        arrivals: &mut Arrivals,
+    ) -> Result<(), Stop> {
         let work = handed.work;
         match handed.outcome {
             Outcome::Unfinished => return Ok(()),
@@ -815,19 +822,36 @@ impl<'a, 'c, 's> Run<'a, 'c, 's> {
                 arrivals.fail(work, reason, detail.clone());
                 if arrivals.pass == Pass::First
                     && let Err(systemic) = self.health.unreadable(sample, reason, &detail)
+                    && let Err(stop) = self.refute(systemic, reader).await
                 {
                     self.deliver_rest(arrivals).await?;
-                    return Err(systemic.into());
+                    return Err(stop);
                 }
             }
             Outcome::Mapped(mapped) => {
                 self.note_read(arrivals.pass);
+                self.stored.cursor.last_good = Some(work.sample_id);
                 for group in arrivals.pack(work, *mapped, self.ingest.settings.run.bundle) {
                     self.deliver(group, arrivals).await?;
                 }
             }
         }
         arrivals.finished += 1;
+        Ok(())
+    }
+
+    /// Asks again for a sample that VMRay gave before: if it still comes, those that failed are to blame themselves.
+    async fn refute(&mut self, systemic: Systemic, reader: &Reader<'_>) -> Result<(), Stop> {
+        let known = self.stored.cursor.last_good.filter(|_| systemic.can_be_refuted);
+        let well = match known {
+            Some(sample) => reader.still_readable(sample).await.unwrap_or(false),
+            None => false,
+        };
+        if !well {
+            return Err(systemic.into());
+        }
+        info!(%systemic, "VMRay still gives a sample that it gave before: going on");
+        self.health.vmray_is_well();
         Ok(())
     }
 

@@ -101,7 +101,7 @@ async fn forever(local: &Local, period: Duration, json: bool) -> Result<ExitCode
             match once(local, Event::Scheduled).await {
                 Ok(answer) => print(&answer, json),
                 Err(Failure::Failed(message) | Failure::Usage(message)) => {
-                    tracing::error!(message, "run failed")
+                    tracing::error!(message, "run failed");
                 }
             }
             next = (next + period).max(Instant::now());
@@ -159,8 +159,9 @@ fn print(answer: &Answer, json: bool) {
 
 /// What a person wants to know of a run.
 pub(crate) fn summary(answer: &Answer) -> String {
+    let delivered = if answer.dry_run { "would be delivered" } else { "delivered" };
     let mut lines = vec![format!(
-        "{}: {} new submissions, {} samples delivered as {} objects in {} bundles, {} skipped ({:.1} s, {} VMRay and {} OpenCTI calls)",
+        "{}: {} new submissions, {} samples {delivered} as {} objects in {} bundles, {} skipped ({:.1} s, {} VMRay and {} OpenCTI calls)",
         answer.status.as_str(),
         answer.submissions,
         answer.samples,
