@@ -111,7 +111,8 @@ fn the_reader_asks_for_exactly_the_names_in_the_table() {
             .map(|setting| setting.name.to_owned())
             .collect();
         // On one machine the keys are variables too, and missed together with everything else.
-        let keys = ["VMRAY_API_KEY", "OPENCTI_TOKEN"].map(str::to_owned).into_iter().filter(|_| host == Host::Local);
+        let keys =
+            ["VMRAY_API_KEY", "OPENCTI_TOKEN"].map(str::to_owned).into_iter().filter(|_| host == Host::Local);
         assert_eq!(asked.into_inner(), documented.into_iter().chain(keys).collect(), "{host:?}");
     }
 }

@@ -4,3 +4,4 @@ pub mod client;
 pub mod connector;
 pub mod delivery;
 pub mod feedback;
+pub mod queue;
