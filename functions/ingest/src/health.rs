@@ -3,8 +3,8 @@
 //! A key that lost its rights, a proxy in the way, a platform that takes nothing: these fail sample after sample, and
 //! quarantining them all would hide the trouble. Then the run stops, and the position stays where it is. But five
 //! neighbours may also be bad by themselves, such as those that are not shared with the key's user, and must not stop
-//! every run at the same place. So before a run stops for what VMRay does not give, it asks again for a sample that
-//! VMRay did give: if that still comes, the others are to blame.
+//! every run at the same place. So before five in a row that VMRay does not give stop a run, it asks again for a sample
+//! that VMRay did give: if that still comes, the five are to blame.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -103,7 +103,7 @@ impl Health {
                 return Err(Systemic {
                     what: format!("{count} of {} samples failed for one reason ({reason})", self.tried),
                     detail: detail.to_owned(),
-                    can_be_refuted: reason != Reason::PushRefused,
+                    can_be_refuted: false,
                 });
             }
         }

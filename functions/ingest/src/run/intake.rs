@@ -156,9 +156,7 @@ impl<'a, 'c, 's> Intake<'a, 'c, 's> {
         if matches!(stopped, Err(Stop::Failed(_))) {
             return stopped;
         }
-        if let Err(systemic) = self.health.judge() {
-            self.refute(systemic, pipeline.reader).await?;
-        }
+        self.health.judge()?;
         self.put_into_quarantine(failures).await?;
         self.save().await?;
         stopped
