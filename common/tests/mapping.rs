@@ -266,7 +266,7 @@ fn marking_and_confidence_are_settings() {
 fn countries_have_the_platforms_id_and_are_found_for_addresses_too() {
     let document = with_iocs(&json!({
         "ips": [ioc(&json!({"ip_address": "198.51.100.7", "country": "Germany", "country_code": "de"}))],
-        "urls": [ioc(&json!({"url": "http://a.test", "countries": ["Germany", "", "France"], "country_codes": ["DE", "NL"]}))],
+        "urls": [ioc(&json!({"url": "http://a.test", "countries": ["Germany", "", "France"], "country_codes": ["DE", "NL", null]}))],
     }));
     let all = objects(&document);
     let countries = of_type(&all, "location");
@@ -283,6 +283,24 @@ fn countries_have_the_platforms_id_and_are_found_for_addresses_too() {
     assert_eq!(links.iter().filter(|link| *link == "ipv4-addr located-at location").count(), 1);
     assert_eq!(links.iter().filter(|link| *link == "indicator related-to location").count(), 2);
     assert_eq!(left_out(&document), [(reason::COUNTRY_WITHOUT_NAME, 1)]);
+}
+
+#[test]
+fn a_country_gets_no_other_countrys_code() {
+    let document = with_iocs(&json!({
+        "urls": [
+            ioc(&json!({"url": "http://a.test", "countries": [null, "Germany"], "country_codes": ["US", "DE"]})),
+            ioc(&json!({"url": "http://b.test", "countries": ["Unknown", "-"], "country_codes": [null, "FR"]})),
+            ioc(&json!({"url": "http://c.test", "countries": ["Spain", "Italy"], "country_codes": ["IT"]})),
+        ],
+    }));
+    let all = objects(&document);
+    let codes = member(&of_type(&all, "location"), "country");
+    // Without a code the name stands in for it: STIX asks for one of them.
+    assert_eq!(
+        codes.into_iter().collect::<BTreeSet<_>>(),
+        BTreeSet::from(["DE", "Italy", "Spain"].map(Into::into))
+    );
 }
 
 #[test]

@@ -232,9 +232,11 @@ impl<'a> Mapper<'a> {
     /// The countries that two lists name together.
     pub(super) fn countries(&mut self, names: &[String], codes: &[String]) -> Vec<StixId> {
         let mut countries = Vec::new();
+        // Lists of other lengths do not belong together.
+        let codes = if codes.len() == names.len() || names.is_empty() { codes } else { &[] };
         for index in 0..names.len().max(codes.len()) {
             let name =
-                names.get(index).map(|name| super::text::one_line(name)).filter(|name| !name.is_empty());
+                names.get(index).map(|name| super::text::one_line(name)).filter(|name| is_country_name(name));
             let code =
                 codes.get(index).map(|code| code.trim().to_ascii_uppercase()).filter(|code| code.len() == 2);
             match (name, code) {
@@ -279,6 +281,11 @@ impl<'a> Mapper<'a> {
         objects.sort_unstable_by_key(Object::order);
         MappedSample { sample_id: self.facts.sample.id, objects, left_out: self.left_out }
     }
+}
+
+/// Whether a text is a country's name, and not what stands where none is known.
+fn is_country_name(name: &str) -> bool {
+    name.contains(char::is_alphabetic) && !name.eq_ignore_ascii_case("unknown")
 }
 
 /// When the sample was last analysed, as well as can be said.

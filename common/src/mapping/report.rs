@@ -5,7 +5,7 @@ use super::mapper::Mapper;
 use super::subject::Subject;
 use super::text::{markdown, markdown_list, name_of};
 use super::values;
-use crate::stix::object::{Body, MalwareAnalysis, RelationshipKind, Report};
+use crate::stix::object::{Body, Dated, MalwareAnalysis, RelationshipKind, Report, Stamp};
 use crate::stix::{LabelSet, StixId, Timestamp};
 use crate::vmray::model::{Submission, Verdict};
 
@@ -40,7 +40,7 @@ impl Mapper<'_> {
         let link = values::link(submission.webif_url.as_deref()).or_else(|| self.sample_link());
         let analysis = MalwareAnalysis {
             result_name: self.name(),
-            result: self.dated(result(verdict)),
+            result: result(verdict),
             submitted: submission.created.map(Timestamp::from),
             ended: submission.finish_time.map(Timestamp::from),
             sample,
@@ -117,12 +117,13 @@ impl Mapper<'_> {
     }
 }
 
-/// STIX's word for a verdict.
-fn result(verdict: Option<Verdict>) -> &'static str {
-    match verdict {
-        Some(Verdict::Malicious) => "malicious",
-        Some(Verdict::Suspicious) => "suspicious",
-        Some(Verdict::Clean) => "benign",
-        Some(Verdict::NotAvailable) | None => "unknown",
-    }
+/// STIX's word for a verdict. Of two submissions that make one analysis the worse counts.
+fn result(verdict: Option<Verdict>) -> Dated<&'static str> {
+    let (rank, word) = match verdict {
+        Some(Verdict::Malicious) => (3, "malicious"),
+        Some(Verdict::Suspicious) => (2, "suspicious"),
+        Some(Verdict::Clean) => (1, "benign"),
+        Some(Verdict::NotAvailable) | None => (0, "unknown"),
+    };
+    Dated::new(Stamp(Timestamp::CONSTANT, rank), word)
 }

@@ -35,7 +35,8 @@ type Reason = &'static str;
 
 /// A value that is kept exactly as it is, unless there is none.
 pub(super) fn non_empty(value: Option<&str>) -> Result<&str, Reason> {
-    value.filter(|value| !value.trim().is_empty()).ok_or(reason::EMPTY_VALUE)
+    let shows = |char: char| !char.is_whitespace() && !char.is_control() && char != '\u{feff}';
+    value.filter(|value| value.contains(shows)).ok_or(reason::EMPTY_VALUE)
 }
 
 /// A domain name in lower case, without trailing dot and port.
@@ -48,9 +49,10 @@ pub(super) fn domain(value: Option<&str>) -> Result<String, Reason> {
     let host = without_port(value);
     let labels: Vec<&str> = host.split('.').collect();
     let label_fits = |label: &&str| (1..=63).contains(&label.encode_utf16().count());
-    let last_fits = labels.last().is_some_and(|last| last.chars().count() >= 2);
-    // None of these can stand in a host; the platform would take them as they are.
-    let foreign = |char: char| char.is_whitespace() || char.is_control() || "/:@?#[]<>\"'\\,".contains(char);
+    let is_word = |last: &&str| last.chars().count() >= 2 && !is_number(last);
+    let last_fits = labels.last().is_some_and(is_word);
+    // None of these can stand in a host; the platform would take most of them as they are.
+    let foreign = |char: char| char.is_whitespace() || char.is_control() || "/:@?#[]<>\"'\\,*".contains(char);
     let well_formed = labels.len() > 1
         && labels.iter().all(label_fits)
         && last_fits

@@ -241,7 +241,7 @@ fn take<T: From<WireIoc>>(entries: Entries<WireIoc>, malformed: &mut u32) -> Vec
 
 impl From<WireIocs> for Iocs {
     fn from(wire: WireIocs) -> Self {
-        let mut malformed = 0;
+        let mut malformed = wire.files.items.iter().map(|file| file.hashes.malformed).sum();
         Self {
             files: take(wire.files, &mut malformed),
             filenames: take(wire.filenames, &mut malformed),
@@ -315,9 +315,9 @@ struct WireIoc {
     country: Option<String>,
     #[serde(deserialize_with = "lenient::text")]
     country_code: Option<String>,
-    #[serde(deserialize_with = "lenient::texts")]
+    #[serde(deserialize_with = "lenient::texts_in_place")]
     countries: Vec<String>,
-    #[serde(deserialize_with = "lenient::texts")]
+    #[serde(deserialize_with = "lenient::texts_in_place")]
     country_codes: Vec<String>,
     // The rest.
     #[serde(deserialize_with = "lenient::text")]

@@ -154,6 +154,11 @@ pub(super) fn texts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<St
     scalars(deserializer, Scalar::into_text)
 }
 
+/// A list of texts of which the places count: elements that are no text are empty.
+pub(super) fn texts_in_place<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    scalars(deserializer, |scalar| Some(scalar.into_text().unwrap_or_default()))
+}
+
 /// A list of numbers, read as [`texts`] are.
 pub(super) fn numbers<'de, D: Deserializer<'de>, N: TryFrom<i128>>(
     deserializer: D,
