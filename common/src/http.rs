@@ -93,6 +93,17 @@ impl Deadline {
         self.0.saturating_duration_since(Instant::now())
     }
 
+    /// Whether a failed request can still be repeated after `pause`, or after the policy's own longest one.
+    #[must_use]
+    pub fn has_room_for(self, pause: Option<Duration>, policy: RetryPolicy) -> bool {
+        self.remaining() > pause.unwrap_or_default().max(policy.base * 8)
+    }
+
+    /// Waits for `future` until the deadline; `None`: it was not ready.
+    pub async fn bound<F: Future>(self, future: F) -> Option<F::Output> {
+        tokio::time::timeout(self.remaining(), future).await.ok()
+    }
+
     /// The same deadline, but at most `duration` from now.
     #[must_use]
     pub fn capped(self, duration: Duration) -> Self {
@@ -114,7 +125,7 @@ pub struct Limits {
 pub struct Answer {
     /// HTTP status.
     pub status: StatusCode,
-    /// `Retry-After`, when given in seconds.
+    /// `Retry-After`, in seconds or as a date.
     pub retry_after: Option<Duration>,
     /// Whether the server calls the body JSON.
     pub is_json: bool,
@@ -126,9 +137,43 @@ impl Answer {
     /// The start of the body on one line: for messages about answers that are not what they should be.
     #[must_use]
     pub fn excerpt(&self) -> String {
-        let text = String::from_utf8_lossy(&self.body[..self.body.len().min(120)]);
-        text.split_whitespace().collect::<Vec<_>>().join(" ")
+        clean(&String::from_utf8_lossy(&self.body[..self.body.len().min(120)]))
     }
+}
+
+/// Longest text of a server that is repeated: some quote the whole request.
+const MOST_QUOTED: usize = 300;
+
+/// What a server says, fit to be repeated in logs, answers and documents: one line, not long, without e-mail addresses
+/// and without what follows the word for a key.
+#[must_use]
+pub fn clean(text: &str) -> String {
+    const MASK: &str = "[...]";
+    let mut words: Vec<&str> = Vec::new();
+    let mut follows_key_word = false;
+    for word in text.split_whitespace() {
+        let is_secret = follows_key_word || word.contains('@') || holds_key(word);
+        follows_key_word = is_key_word(word.trim_matches(|char: char| !char.is_alphanumeric()));
+        words.push(if is_secret { MASK } else { word });
+    }
+    let line = words.join(" ");
+    match line.char_indices().nth(MOST_QUOTED) {
+        Some((end, _)) => format!("{}...", &line[..end]),
+        None => line,
+    }
+}
+
+fn is_key_word(word: &str) -> bool {
+    ["api_key", "apikey", "bearer", "token", "password", "secret"]
+        .iter()
+        .any(|known| known.eq_ignore_ascii_case(word))
+}
+
+/// `api_key=abc`, `"token":"abc"`.
+fn holds_key(word: &str) -> bool {
+    let mut parts = word.split(['=', ':']);
+    let named = parts.next().unwrap_or_default().trim_matches(|char: char| !char.is_alphanumeric());
+    is_key_word(named) && parts.any(|value| value.contains(char::is_alphanumeric))
 }
 
 /// Why there is no answer.
@@ -212,8 +257,15 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds: f64 = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-    (seconds.is_finite() && seconds >= 0.0).then(|| Duration::from_secs_f64(seconds.min(86_400.0)))
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    let seconds = match text.parse::<f64>() {
+        Ok(seconds) => seconds,
+        // A proxy may say it as a date.
+        Err(_) => {
+            (chrono::DateTime::parse_from_rfc2822(text).ok()?.to_utc() - chrono::Utc::now()).as_seconds_f64()
+        }
+    };
+    seconds.is_finite().then(|| Duration::from_secs_f64(seconds.clamp(0.0, 86_400.0)))
 }
 
 /// How often and how patiently a request that may be repeated is repeated.
@@ -315,6 +367,17 @@ mod tests {
             tries_until_given_up(Again::After(Duration::from_mins(1)), Duration::from_secs(5)).await;
         assert_eq!(tries, 1);
         assert!(took < Duration::from_secs(5));
+    }
+
+    #[test]
+    fn what_a_server_says_is_repeated_without_secrets_and_not_at_length() {
+        assert_eq!(clean("No such\n element"), "No such element");
+        assert_eq!(
+            clean("user alice@corp.test with api_key K3Y may not"),
+            "user [...] with api_key [...] may not"
+        );
+        assert_eq!(clean(r#"{"token":"abc", "x":1} Bearer abc"#), r#"[...] "x":1} Bearer [...]"#);
+        assert_eq!(clean(&"x".repeat(1000)).len(), MOST_QUOTED + 3);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::{Keys, Secrets, SecretsError};
+use crate::http::Answer;
 
 /// Which of the keys a client shows its server.
 type Pick = fn(&Keys) -> Result<&SecretString, SecretsError>;
@@ -56,6 +57,19 @@ impl RotatingKey {
             })?;
         value.set_sensitive(true);
         Ok(value)
+    }
+
+    /// Takes the key out of an answer that may be quoted: servers and proxies echo headers when something is wrong.
+    pub fn mask(&self, keys: &Keys, answer: &mut Answer) {
+        // Data is left as it is; errors in a 200 are short.
+        let may_be_quoted = !answer.status.is_success() || answer.body.len() < 1024;
+        let Ok(key) = (self.pick)(keys) else { return };
+        if may_be_quoted
+            && let Ok(text) = std::str::from_utf8(&answer.body)
+            && text.contains(key.expose_secret())
+        {
+            answer.body = text.replace(key.expose_secret(), "[...]").into_bytes();
+        }
     }
 
     /// For a client whose server has just answered 401 to `refused`: whether there is another key by now. Many

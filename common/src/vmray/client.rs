@@ -189,12 +189,12 @@ struct Envelope<T> {
     #[serde(default)]
     result: Option<String>,
     #[serde(default)]
-    error_msg: Option<String>,
+    error_msg: Option<serde_json::Value>,
     data: Option<T>,
     #[serde(default)]
     continuation_id: Option<serde_json::Value>,
     #[serde(default)]
-    truncated: Option<bool>,
+    truncated: Option<serde_json::Value>,
 }
 
 /// A client for one run.
@@ -234,13 +234,14 @@ impl VmrayClient {
         window: Window,
         min_id: Option<SubmissionId>,
     ) -> Result<Listing, VmrayError> {
-        let place = self.gate.enter().await;
+        let place = self.enter("submissions").await?;
         let paging = min_id.map(|id| format!("&_order=asc&_min_id={id}")).unwrap_or_default();
         let path = format!("submission?submission_finish_time={window}{paging}");
         let what = format!("the submissions finished in {window}");
         // A continuation id works once, so a failure in the middle starts the list again.
         http::retry(self.policy.retry, self.deadline, || self.list(&place, &path, &what), VmrayError::again)
             .await
+            .map_err(|error| self.or_out_of_time(error))
     }
 
     async fn list(
@@ -262,10 +263,10 @@ impl VmrayClient {
                 }
                 page => page?,
             };
-            let data = page.data.unwrap_or_default();
+            let data = page.data.ok_or_else(|| without_data(what))?;
             listing.malformed += data.malformed;
             listing.rows.extend(data.items);
-            listing.truncated |= page.truncated.unwrap_or(false);
+            listing.truncated |= page.truncated.as_ref().is_some_and(is_true);
             match page.continuation_id.as_ref().and_then(continuation) {
                 // A window that is to be halved anyway is not read to its end.
                 Some(_) if listing.truncated && !path.contains("_min_id") => return Ok(listing),
@@ -323,18 +324,33 @@ impl VmrayClient {
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str, what: &str) -> Result<T, VmrayError> {
-        let place = self.gate.enter().await;
+        let place = self.enter(what).await?;
         let envelope: Envelope<T> = http::retry(
             self.policy.retry,
             self.deadline,
             || self.try_get(&place, path, what),
             VmrayError::again,
         )
-        .await?;
-        envelope.data.ok_or_else(|| VmrayError::Malformed {
-            what: what.to_owned(),
-            problem: "it has no `data`".to_owned(),
-        })
+        .await
+        .map_err(|error| self.or_out_of_time(error))?;
+        envelope.data.ok_or_else(|| without_data(what))
+    }
+
+    async fn enter(&self, what: &str) -> Result<super::gate::Place<'_>, VmrayError> {
+        let out_of_time = || VmrayError::OutOfTime { what: what.to_owned() };
+        self.deadline.bound(self.gate.enter()).await.ok_or_else(out_of_time)
+    }
+
+    /// A failure that was not repeated for lack of time is nobody's fault.
+    fn or_out_of_time(&self, error: VmrayError) -> VmrayError {
+        match error {
+            VmrayError::Unavailable { what, retry_after, .. }
+                if !self.deadline.has_room_for(retry_after, self.policy.retry) =>
+            {
+                VmrayError::OutOfTime { what }
+            }
+            error => error,
+        }
     }
 
     async fn try_get<T: DeserializeOwned>(
@@ -343,7 +359,8 @@ impl VmrayClient {
         path: &str,
         what: &str,
     ) -> Result<Envelope<T>, VmrayError> {
-        place.opened().await;
+        let out_of_time = || VmrayError::OutOfTime { what: what.to_owned() };
+        self.deadline.bound(place.opened()).await.ok_or_else(out_of_time)?;
         let answer = self.send(path, what).await?;
         if answer.status == StatusCode::TOO_MANY_REQUESTS {
             place.throttled(answer.retry_after.unwrap_or(DEFAULT_PAUSE));
@@ -379,7 +396,8 @@ impl VmrayClient {
         let request =
             self.http.get(format!("{}/rest/{path}", self.base)).header(AUTHORIZATION, authorization);
         self.calls.fetch_add(1, Ordering::Relaxed);
-        http::send(request, self.policy.limits, self.deadline).await.map_err(|error| match error {
+        let sent = http::send(request, self.policy.limits, self.deadline).await;
+        let mut answer = sent.map_err(|error| match error {
             HttpError::TooLarge(limit) => VmrayError::TooLarge { what: what.to_owned(), limit },
             HttpError::OutOfTime => VmrayError::OutOfTime { what: what.to_owned() },
             other => VmrayError::Unavailable {
@@ -387,13 +405,27 @@ impl VmrayClient {
                 reason: other.to_string(),
                 retry_after: None,
             },
-        })
+        })?;
+        self.key.mask(keys, &mut answer);
+        Ok(answer)
     }
 }
 
-/// The next page's id: a number, or absent, or null.
-fn continuation(value: &serde_json::Value) -> Option<u64> {
-    value.as_u64().or_else(|| value.as_str()?.parse().ok())
+/// The next page's id: a number on all servers seen so far, so any text is taken. Null and nothing end the list.
+fn continuation(value: &serde_json::Value) -> Option<String> {
+    match value {
+        serde_json::Value::Null => None,
+        serde_json::Value::String(text) => Some(text.trim().to_owned()).filter(|text| !text.is_empty()),
+        other => Some(other.to_string()),
+    }
+}
+
+fn is_true(value: &serde_json::Value) -> bool {
+    value.as_bool().unwrap_or_else(|| value.as_str().is_some_and(|text| text.eq_ignore_ascii_case("true")))
+}
+
+fn without_data(what: &str) -> VmrayError {
+    VmrayError::Malformed { what: what.to_owned(), problem: "it has no `data`".to_owned() }
 }
 
 fn read<T: DeserializeOwned>(answer: &Answer, what: &str) -> Result<Envelope<T>, VmrayError> {
@@ -407,7 +439,7 @@ fn read<T: DeserializeOwned>(answer: &Answer, what: &str) -> Result<Envelope<T>,
             Some(_) => Err(VmrayError::Rejected {
                 what,
                 status: status.as_u16(),
-                message: envelope.error_msg.unwrap_or_else(|| "no reason given".to_owned()),
+                message: envelope.error_msg.as_ref().map_or("no reason given".to_owned(), message),
             }),
         };
     }
@@ -438,10 +470,15 @@ fn read<T: DeserializeOwned>(answer: &Answer, what: &str) -> Result<Envelope<T>,
 fn error_message(answer: &Answer) -> String {
     #[derive(Deserialize)]
     struct Message {
-        error_msg: String,
+        error_msg: serde_json::Value,
     }
-    serde_json::from_slice::<Message>(&answer.body)
-        .map_or_else(|_| answer.excerpt(), |message| message.error_msg)
+    let read = serde_json::from_slice::<Message>(&answer.body);
+    read.map_or_else(|_| answer.excerpt(), |read| message(&read.error_msg))
+}
+
+/// A text as it is, anything else as JSON; fit to be repeated.
+fn message(value: &serde_json::Value) -> String {
+    http::clean(&value.as_str().map_or_else(|| value.to_string(), str::to_owned))
 }
 
 fn malformed(answer: &Answer, what: String, error: &serde_json::Error) -> VmrayError {

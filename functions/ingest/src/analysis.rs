@@ -69,12 +69,20 @@ impl<'a> Reader<'a> {
     /// Everything about one sample, for these submissions of it.
     pub async fn read(&self, id: SampleId, submissions: Vec<Submission>) -> Result<Reading, VmrayError> {
         let sample = self.sample(id).await?;
-        if !sample.verdict.is_some_and(|verdict| self.verdicts.contains(&verdict)) {
+        let is_wanted =
+            |verdict: Option<Verdict>| verdict.is_some_and(|verdict| self.verdicts.contains(&verdict));
+        let judged = sample.verdict.is_some_and(|verdict| verdict != Verdict::NotAvailable);
+        // VMRay may judge a submission before it has put together what it knows of the sample.
+        let may_come = !judged && submissions.iter().any(|submission| is_wanted(submission.verdict));
+        if !is_wanted(sample.verdict) && !may_come {
             return Ok(Reading::Filtered);
         }
         let iocs = self.vmray.iocs(id).await?;
         if !iocs.is_finished() {
             return Ok(Reading::Waiting("IOCs"));
+        }
+        if !is_wanted(sample.verdict) {
+            return Ok(Reading::Filtered);
         }
         let (indicators, techniques) =
             try_join(self.vmray.threat_indicators(id), self.vmray.techniques(id)).await?;
@@ -121,6 +129,9 @@ impl<'a> Reader<'a> {
         let mut candidates = candidates(sample);
         let over = candidates.len().saturating_sub(MOST_RELATIVES);
         left_out.add_many("relatives_over_limit", u32::try_from(over).unwrap_or(u32::MAX));
+        if sample.child_relations_truncated || sample.parent_relations_truncated {
+            left_out.add("relatives_truncated");
+        }
         candidates.truncate(MOST_RELATIVES);
         let read = join_all(candidates.iter().map(|candidate| self.sample(candidate.id))).await;
         let mut relatives = Vec::new();
@@ -137,7 +148,9 @@ impl<'a> Reader<'a> {
                     | VmrayError::Forbidden { .. }
                     | VmrayError::Rejected { .. }
                     | VmrayError::Malformed { .. }
-                    | VmrayError::TooLarge { .. },
+                    | VmrayError::TooLarge { .. }
+                    // Its tries are spent; it links itself to this sample when it is read.
+                    | VmrayError::Unavailable { .. },
                 ) => left_out.add("relative_unreadable"),
                 Err(error) => return Err(error),
             }
