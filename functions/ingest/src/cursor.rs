@@ -3,7 +3,7 @@
 //! One document per connector is the truth about how far ingest has come. Every write is compare-and-set on the version
 //! that this run wrote last; when somebody else has written in between, the lease is lost and the run stops at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 use common::store::{Document, Expected, Key, Store, StoreError, to_body};
@@ -34,6 +34,9 @@ pub struct Cursor {
     /// A sample that was read whole: asked again, it tells whether VMRay or other samples are to blame for failures.
     #[serde(default)]
     pub last_good: Option<SampleId>,
+    /// Samples that failed in runs that stopped because too many did.
+    #[serde(default)]
+    pub suspects: BTreeSet<SampleId>,
     /// Errors already reported, by `OpenCTI` work.
     #[serde(default)]
     pub reported_errors: BTreeMap<String, u64>,

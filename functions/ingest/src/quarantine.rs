@@ -255,7 +255,15 @@ impl<'a> Quarantine<'a> {
     /// Forgets a sample: it has arrived, or an operator does not want it. `false`: it is not here.
     pub async fn remove(&mut self, sample: SampleId) -> Result<bool, StoreError> {
         let Some((version, _)) = self.entries.get(&sample) else { return Ok(false) };
-        self.store.delete(&self.key(sample), *version).await?;
+        let key = self.key(sample);
+        match self.store.delete(&key, *version).await {
+            // An operator's command was here: what this run knows is newer.
+            Err(StoreError::Conflict { current: Some(current), .. }) => {
+                self.store.delete(&key, current.version).await?;
+            }
+            Err(StoreError::Conflict { current: None, .. }) => {}
+            deleted => deleted?,
+        }
         self.entries.remove(&sample);
         Ok(true)
     }

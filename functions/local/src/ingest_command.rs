@@ -88,7 +88,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
 
 async fn once(local: &Local, event: Event) -> Result<Answer, Failure> {
     match local.state.lock()? {
-        Access::Granted(_lock) => Ok(local.ingest.handle(event, TimeLimit::NONE).await),
+        Access::Granted(_lock) => Ok(local.ingest.handle(event, local.state.time_limit()).await),
         Access::Busy => Ok(setup::busy()),
     }
 }
@@ -150,11 +150,9 @@ fn show_progress(answer: &Answer) {
 }
 
 fn print(answer: &Answer, json: bool) {
-    if json {
-        println!("{}", serde_json::to_string(answer).unwrap_or_default());
-    } else {
-        println!("{}", summary(answer));
-    }
+    let text = if json { serde_json::to_string(answer).unwrap_or_default() } else { summary(answer) };
+    // Nobody may be reading any more; the runs go on.
+    let _ = writeln!(std::io::stdout(), "{text}");
 }
 
 /// What a person wants to know of a run.

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::Utc;
 use common::config::{Deployment, Host, IngestSettings, Lookup, SettingsError, aws};
@@ -10,7 +11,7 @@ use common::store::Store;
 use common::store::dynamodb::DynamoStore;
 use common::store::sqlite::{RunLock, SqliteStore};
 use common::telemetry::{self, Output};
-use ingest::{Answer, Ingest, LeaseKind, Status};
+use ingest::{Answer, Ingest, LeaseKind, Status, TimeLimit};
 
 use crate::Failure;
 
@@ -58,6 +59,14 @@ impl State {
                 Ok(lock.map_or(Access::Busy, |lock| Access::Granted(Some(lock))))
             }
             Self::Table(_) => Ok(Access::Granted(None)),
+        }
+    }
+
+    /// How long one run may take. In a table the lease outlives a process that is killed, so it must not be long.
+    pub(crate) fn time_limit(&self) -> TimeLimit {
+        match self {
+            Self::File(_) => TimeLimit::NONE,
+            Self::Table(_) => TimeLimit(Duration::from_mins(15)),
         }
     }
 

@@ -106,7 +106,7 @@ async fn a_request_that_hangs_once_is_repeated() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn four_bad_samples_in_a_row_are_quarantined_and_five_stop_a_run_that_knows_no_good_one() {
+async fn four_bad_samples_in_a_row_are_quarantined_and_five_stop_the_run_once() {
     for (bad, status) in [(4, "done"), (5, "failed")] {
         let world = World::new(estate(20)).await.setting("INGEST_CONCURRENCY", "1");
         (1..=bad).for_each(|id| world.vmray.estate().forbid_sample(id, true));
@@ -116,7 +116,25 @@ async fn four_bad_samples_in_a_row_are_quarantined_and_five_stop_a_run_that_know
         assert_eq!(answer["quarantined"], quarantined, "{bad}");
         let passed_all = answer["position"] == position(20);
         assert_eq!(passed_all, bad == 4, "{bad}: {}", answer["position"]);
+        world.ingest_all().await;
+        assert_eq!(
+            world.arrived(),
+            samples(bad + 1..=20),
+            "the next run tells bad samples from a bad server"
+        );
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_bad_samples_among_few_good_ones_stop_one_run_and_then_go_to_quarantine() {
+    let world = World::new(estate(10)).await;
+    for id in [1, 2, 4, 5, 7, 8] {
+        world.vmray.estate().forbid_sample(id, true);
+    }
+    assert_eq!(world.ingest().await["status"], "failed");
+    let answer = world.ingest_all().await;
+    assert_eq!([&answer["quarantined"], &answer["position"]], [&serde_json::json!(6), &position(10).into()]);
+    assert_eq!(world.arrived(), samples([3, 6, 9, 10]));
 }
 
 #[tokio::test(flavor = "multi_thread")]

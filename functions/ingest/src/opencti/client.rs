@@ -179,10 +179,10 @@ impl GraphqlError {
         let message = self.message.clone().unwrap_or_default();
         let data = self.extensions.as_ref().and_then(|extensions| extensions.data.as_ref());
         let cause = data.and_then(|data| data.pointer("/cause/message").or_else(|| data.get("reason")));
-        match cause.and_then(Value::as_str) {
+        http::clean(&match cause.and_then(Value::as_str) {
             Some(cause) => format!("{message} ({cause})"),
             None => message,
-        }
+        })
     }
 }
 
@@ -244,6 +244,15 @@ impl OpenctiClient {
             OpenctiError::again,
         )
         .await
+        .map_err(|error| match error {
+            // A failure that was not repeated for lack of time is nobody's fault.
+            OpenctiError::Failing { operation, retry_after, .. }
+                if !deadline.has_room_for(retry_after, self.policy.retry) =>
+            {
+                OpenctiError::OutOfTime { operation }
+            }
+            error => error,
+        })
     }
 
     /// One try; a refused token is read again once.
@@ -285,13 +294,12 @@ impl OpenctiClient {
             request = request.header(CONTENT_ENCODING, "gzip");
         }
         self.calls.fetch_add(1, Ordering::Relaxed);
-        let answer =
-            http::send(request.body(body), self.policy.limits, deadline).await.map_err(
-                |error| match error {
-                    HttpError::OutOfTime => OpenctiError::OutOfTime { operation },
-                    other => OpenctiError::Unreachable { operation, reason: other.to_string() },
-                },
-            )?;
+        let sent = http::send(request.body(body), self.policy.limits, deadline).await;
+        let mut answer = sent.map_err(|error| match error {
+            HttpError::OutOfTime => OpenctiError::OutOfTime { operation },
+            other => OpenctiError::Unreachable { operation, reason: other.to_string() },
+        })?;
+        self.key.mask(keys, &mut answer);
         read(&answer, operation, keys.origin())
     }
 }
@@ -330,7 +338,7 @@ fn read<T: DeserializeOwned>(
             serde_json::from_value(data).map_err(|error| OpenctiError::Refused {
                 operation,
                 code: "UNEXPECTED_ANSWER".to_owned(),
-                message: format!("the answer has another shape: {error}"),
+                message: http::clean(&format!("the answer has another shape: {error}")),
             })
         }
         _ => Err(match status {

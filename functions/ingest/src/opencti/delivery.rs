@@ -1,13 +1,15 @@
 //! Pushing bundles: one call each, never a work of our own. The platform makes the work itself and its workers close
 //! it, so that nothing of ours can be left open.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use common::http::Deadline;
 use common::mapping::MappedSample;
 use common::stix::{Bundle, StixId};
 use common::vmray::model::SampleId;
 use serde::{Deserialize, Serialize};
+
+use crate::health::TOO_MANY;
 
 use super::client::{OpenctiClient, OpenctiError, Operation};
 
@@ -47,6 +49,8 @@ pub struct Delivery<'a> {
     dry_run: bool,
     until: Deadline,
     pushed_labels: HashSet<StixId>,
+    /// Samples that earlier runs could not bring in either.
+    suspects: BTreeSet<SampleId>,
     /// Bundles accepted.
     pub bundles: u64,
     /// Objects in them.
@@ -56,8 +60,23 @@ pub struct Delivery<'a> {
 impl<'a> Delivery<'a> {
     /// For one run, which pushes nothing after `until`. A dry run counts and pushes nothing at all.
     #[must_use]
-    pub fn new(opencti: &'a OpenctiClient, connector_id: &'a str, dry_run: bool, until: Deadline) -> Self {
-        Self { opencti, connector_id, dry_run, until, pushed_labels: HashSet::new(), bundles: 0, objects: 0 }
+    pub fn new(
+        opencti: &'a OpenctiClient,
+        connector_id: &'a str,
+        dry_run: bool,
+        until: Deadline,
+        suspects: BTreeSet<SampleId>,
+    ) -> Self {
+        Self {
+            opencti,
+            connector_id,
+            dry_run,
+            until,
+            pushed_labels: HashSet::new(),
+            suspects,
+            bundles: 0,
+            objects: 0,
+        }
     }
 
     /// Pushes the samples as one bundle. One that is too large is halved at once; one that is refused is pushed again
@@ -70,6 +89,9 @@ impl<'a> Delivery<'a> {
     ) -> Result<(), OpenctiError> {
         let mut pending = vec![samples];
         while let Some(samples) = pending.pop() {
+            if let Some(error) = self.refuses_everything(results) {
+                return Err(error);
+            }
             match self.push_once(&samples).await {
                 Ok(()) => results.extend(samples.iter().map(|sample| Delivered::Accepted(sample.sample_id))),
                 Err(error) if error.is_about_the_bundle() => match <[MappedSample; 1]>::try_from(samples) {
@@ -83,6 +105,17 @@ impl<'a> Delivery<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Whether the last samples were refused one after the other: a platform that is down need not be asked for each of
+    /// a hundred more.
+    fn refuses_everything(&self, results: &[Delivered]) -> Option<OpenctiError> {
+        let refused = |result: &&Delivered| matches!(result, Delivered::Refused(sample, error) if !error.is_too_large() && !self.suspects.contains(sample));
+        let in_a_row = results.iter().rev().take_while(refused).count();
+        match results.last() {
+            Some(Delivered::Refused(_, error)) if in_a_row >= TOO_MANY => Some(error.clone()),
+            _ => None,
+        }
     }
 
     /// One sample whose bundle was not taken. If it was too large it goes in parts: each stands alone, and the platform
@@ -119,11 +152,11 @@ impl<'a> Delivery<'a> {
         if !self.dry_run {
             let variables = Variables { connector_id: self.connector_id, bundle: &bundle.json };
             let data: Data = self.opencti.call_until(self.until, PUSH, variables).await?;
-            if data.pushed == Some(false) {
+            if data.pushed != Some(true) {
                 return Err(OpenctiError::Refused {
                     operation: PUSH.name,
-                    code: "FALSE".to_owned(),
-                    message: "the platform answered false".to_owned(),
+                    code: "NOT_PUSHED".to_owned(),
+                    message: "the platform did not say that it took the bundle".to_owned(),
                 });
             }
         }

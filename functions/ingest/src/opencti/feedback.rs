@@ -7,6 +7,9 @@ use super::connector::{Work, WorkError};
 /// Different reasons that are told apart in one answer.
 const MOST_REASONS: usize = 20;
 
+/// Works whose errors are remembered: the document that holds them must stay small.
+const MOST_WORKS: usize = 500;
+
 /// Longest reason.
 const MOST_CHARACTERS: usize = 120;
 
@@ -34,6 +37,10 @@ pub fn new_errors(works: &[Work], reported: &mut BTreeMap<String, u64>) -> BTree
         if !errors.is_empty() {
             seen.insert(work.id.clone(), errors.len() as u64);
         }
+    }
+    // Works are named by their time, so the oldest go first.
+    while seen.len() > MOST_WORKS {
+        seen.pop_first();
     }
     *reported = seen;
     new

@@ -15,6 +15,7 @@ use super::{Ingest, Session, Stop};
 use crate::analysis::Reader;
 use crate::answer::{Answer, AskedWindow};
 use crate::cursor::StoredCursor;
+use crate::error::RunError;
 use crate::feed::Feed;
 use crate::health::{Health, Systemic};
 use crate::opencti::client::OpenctiClient;
@@ -64,22 +65,40 @@ impl<'a, 'c, 's> Intake<'a, 'c, 's> {
             Progress::new(position, ingest.overlap(), stored.cursor.done.clone())
         };
         let connector_id = &ingest.settings.connector.id;
+        let suspects = stored.cursor.suspects.clone();
         Self {
             ingest,
             opencti,
-            delivery: Delivery::new(opencti, connector_id, answer.dry_run, session.times.push_until),
+            delivery: Delivery::new(
+                opencti,
+                connector_id,
+                answer.dry_run,
+                session.times.push_until,
+                suspects.clone(),
+            ),
             progress,
             quarantine,
             queue,
             stored,
             moves_cursor: session.manual.is_none(),
-            health: Health::default(),
+            health: Health::new(suspects),
             tried: BTreeSet::new(),
             answer,
         }
     }
 
+    /// Everything that is new, and what is due of the quarantine.
     pub(super) async fn everything(&mut self, session: &Session) -> Result<(), Stop> {
+        let ended = self.take_in(session).await;
+        match &ended {
+            Ok(()) => self.stored.cursor.suspects.clear(),
+            Err(Stop::Failed(RunError::Systemic(_))) => self.stored.cursor.suspects = self.health.suspects(),
+            Err(_) => {}
+        }
+        ended
+    }
+
+    async fn take_in(&mut self, session: &Session) -> Result<(), Stop> {
         self.check_queue().await?;
         let settings = &self.ingest.settings.run;
         let reader = Reader::new(&session.vmray, &self.ingest.settings.mapping.sample_verdicts);
@@ -156,7 +175,9 @@ impl<'a, 'c, 's> Intake<'a, 'c, 's> {
         if matches!(stopped, Err(Stop::Failed(_))) {
             return stopped;
         }
-        self.health.judge()?;
+        if let Err(systemic) = self.health.judge() {
+            self.clear(systemic, pipeline.reader).await?;
+        }
         self.put_into_quarantine(failures).await?;
         self.save().await?;
         stopped
@@ -220,7 +241,7 @@ impl<'a, 'c, 's> Intake<'a, 'c, 's> {
         };
         let delivering = async {
             while let Some(handed) = from.recv().await {
-                self.arrive(handed, pipeline.reader, &mut arrivals).await?;
+                self.arrive(handed, &mut arrivals).await?;
             }
             self.deliver_rest(&mut arrivals).await?;
             if arrivals.finished < expected { Err(Stop::OutOfTime) } else { Ok(()) }
@@ -230,12 +251,7 @@ impl<'a, 'c, 's> Intake<'a, 'c, 's> {
     }
 
     /// Takes one outcome; delivers when a bundle is full.
-    async fn arrive(
-        &mut self,
-        handed: Handed,
-        reader: &Reader<'_>,
-        arrivals: &mut Arrivals,
-    ) -> Result<(), Stop> {
+    async fn arrive(&mut self, handed: Handed, arrivals: &mut Arrivals) -> Result<(), Stop> {
         let work = handed.work;
         match handed.outcome {
             Outcome::Unfinished => return Ok(()),
@@ -253,10 +269,9 @@ impl<'a, 'c, 's> Intake<'a, 'c, 's> {
                 arrivals.fail(work, reason, detail.clone());
                 if arrivals.pass == Pass::First
                     && let Err(systemic) = self.health.unreadable(sample, reason, &detail)
-                    && let Err(stop) = self.refute(systemic, reader).await
                 {
                     self.deliver_rest(arrivals).await?;
-                    return Err(stop);
+                    return Err(systemic.into());
                 }
             }
             Outcome::Mapped(mapped) => {
@@ -271,18 +286,20 @@ impl<'a, 'c, 's> Intake<'a, 'c, 's> {
         Ok(())
     }
 
-    /// Asks again for a sample that VMRay gave before: if it still comes, those that failed are to blame themselves.
-    async fn refute(&mut self, systemic: Systemic, reader: &Reader<'_>) -> Result<(), Stop> {
-        let known = self.stored.cursor.last_good.filter(|_| systemic.can_be_refuted);
-        let well = match known {
+    /// When all that failed are suspects of an earlier run, a server that works for others is cleared, and they are to
+    /// blame themselves.
+    async fn clear(&mut self, systemic: Systemic, reader: &Reader<'_>) -> Result<(), Stop> {
+        let Some(reason) = systemic.only_suspects else { return Err(systemic.into()) };
+        let witness = self.stored.cursor.last_good.filter(|_| reason != Reason::PushRefused);
+        let works = match witness {
+            _ if self.health.works_for_others(reason) => true,
             Some(sample) => reader.still_readable(sample).await.unwrap_or(false),
             None => false,
         };
-        if !well {
+        if !works {
             return Err(systemic.into());
         }
-        info!(%systemic, "VMRay still gives a sample that it gave before: going on");
-        self.health.vmray_is_well();
+        info!(%systemic, "the same samples as before, while others are fine: going on");
         Ok(())
     }
 
