@@ -5,7 +5,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
-use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
+use reqwest::header::{HeaderMap, RETRY_AFTER};
 use reqwest::{Certificate, Client, RequestBuilder, StatusCode};
 use tokio::time::Instant;
 
@@ -81,12 +81,6 @@ impl Deadline {
         Self(instant)
     }
 
-    /// Ends after `duration` from now.
-    #[must_use]
-    pub fn after(duration: Duration) -> Self {
-        Self(Instant::now() + duration)
-    }
-
     /// Time left; zero when it is over.
     #[must_use]
     pub fn remaining(self) -> Duration {
@@ -102,12 +96,6 @@ impl Deadline {
     /// Waits for `future` until the deadline; `None`: it was not ready.
     pub async fn bound<F: Future>(self, future: F) -> Option<F::Output> {
         tokio::time::timeout(self.remaining(), future).await.ok()
-    }
-
-    /// The same deadline, but at most `duration` from now.
-    #[must_use]
-    pub fn capped(self, duration: Duration) -> Self {
-        Self(self.0.min(Instant::now() + duration))
     }
 }
 
@@ -127,8 +115,6 @@ pub struct Answer {
     pub status: StatusCode,
     /// `Retry-After`, in seconds or as a date.
     pub retry_after: Option<Duration>,
-    /// Whether the server calls the body JSON.
-    pub is_json: bool,
     /// Decompressed body.
     pub body: Vec<u8>,
 }
@@ -196,14 +182,6 @@ pub enum HttpError {
     OutOfTime,
 }
 
-impl HttpError {
-    /// Whether the same request may succeed a moment later.
-    #[must_use]
-    pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Connect(_) | Self::Timeout(_) | Self::Interrupted(_))
-    }
-}
-
 /// Sends one request, once.
 pub async fn send(request: RequestBuilder, limits: Limits, deadline: Deadline) -> Result<Answer, HttpError> {
     let remaining = deadline.remaining();
@@ -228,15 +206,7 @@ async fn receive(request: RequestBuilder, max_bytes: usize) -> Result<Answer, Ht
         body.extend_from_slice(&chunk);
     }
     let headers = response.headers();
-    Ok(Answer {
-        status: response.status(),
-        retry_after: retry_after(headers),
-        is_json: headers
-            .get(CONTENT_TYPE)
-            .and_then(|value| value.to_str().ok())
-            .is_some_and(|value| value.contains("json")),
-        body,
-    })
+    Ok(Answer { status: response.status(), retry_after: retry_after(headers), body })
 }
 
 fn classify(error: reqwest::Error) -> HttpError {
@@ -329,7 +299,7 @@ mod tests {
         let tries = Cell::new(0);
         let result: Result<(), ()> = retry(
             POLICY,
-            Deadline::after(deadline),
+            Deadline::at(Instant::now() + deadline),
             || async {
                 tries.set(tries.get() + 1);
                 Err(())

@@ -162,12 +162,6 @@ impl Packer {
         let group = std::mem::take(&mut self.group);
         (!group.is_empty()).then_some(group)
     }
-
-    /// The samples that wait for the group to fill up.
-    #[must_use]
-    pub fn pending(&self) -> &[MappedSample] {
-        &self.group
-    }
 }
 
 /// The most that two versions of an object can take once merged.

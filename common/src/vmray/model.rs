@@ -27,7 +27,7 @@ pub use iocs::{
     ProcessIoc, RegistryIoc, UrlIoc,
 };
 pub use sample::{Relation, Sample};
-pub use submission::{Submission, SubmissionOrigin};
+pub use submission::Submission;
 
 use lenient::Scalar;
 

@@ -162,12 +162,6 @@ impl Progress {
         self.done.forget_before(self.position - self.overlap);
         &self.done
     }
-
-    /// Whether every row of this portion is settled.
-    #[must_use]
-    pub fn is_complete(&self) -> bool {
-        self.next == self.rows.len()
-    }
 }
 
 #[cfg(test)]

@@ -223,11 +223,7 @@ impl Ingest {
         let clients = self.clients(keys.ca_bundle.as_ref())?;
         let opencti =
             self.opencti_client(clients.opencti, RotatingKey::opencti(&self.secrets).await?, times.end);
-        let pinged = async {
-            let registered = connector::register(&opencti, &self.identity()).await?;
-            connector::ping(&opencti, &self.settings.connector.id, registered.state(), None).await
-        }
-        .await;
+        let pinged = self.register(&opencti).await;
         answer.calls.opencti = opencti.calls();
         pinged?;
         Ok(())

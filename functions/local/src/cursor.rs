@@ -7,7 +7,7 @@ use clap::Subcommand;
 use ingest::cursor::{Cursor, StoredCursor};
 use ingest::event::parse_time;
 
-use crate::setup::{Access, State, environment};
+use crate::setup::{self, Access, State, environment};
 use crate::{Failure, StateArguments};
 
 /// What is done with the cursor.
@@ -26,15 +26,11 @@ enum Action {
     /// Go on from this finish time
     Set {
         /// YYYY-MM-DD or RFC 3339
-        #[arg(value_parser = time)]
+        #[arg(value_parser = setup::time)]
         position: DateTime<Utc>,
     },
     /// Go on from the initial date (`VMRAY_INITIAL_FETCH_DATE`); deletes nothing
     Reset,
-}
-
-fn time(text: &str) -> Result<DateTime<Utc>, String> {
-    parse_time(text).ok_or_else(|| "expected YYYY-MM-DD or an RFC 3339 time".to_owned())
 }
 
 /// The connector whose state is meant.

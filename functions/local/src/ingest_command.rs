@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use common::config::parse_duration;
-use ingest::event::parse_time;
 use ingest::{Answer, Event, Manual, Status, TimeLimit};
 use tokio::time::{Instant, sleep_until};
 
@@ -28,18 +27,14 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "PT30M", num_args = 0..=1, default_missing_value = "", conflicts_with_all = ["from", "to", "dry_run"])]
     every: Option<String>,
     /// Only what finished from here on; the cursor stays
-    #[arg(long, value_name = "TIME", value_parser = time)]
+    #[arg(long, value_name = "TIME", value_parser = setup::time)]
     from: Option<DateTime<Utc>>,
     /// Only what finished up to here
-    #[arg(long, value_name = "TIME", value_parser = time, requires = "from")]
+    #[arg(long, value_name = "TIME", value_parser = setup::time, requires = "from")]
     to: Option<DateTime<Utc>>,
     /// Read, map and validate; push and store nothing
     #[arg(long)]
     dry_run: bool,
-}
-
-fn time(text: &str) -> Result<DateTime<Utc>, String> {
-    parse_time(text).ok_or_else(|| "expected YYYY-MM-DD or an RFC 3339 time".to_owned())
 }
 
 impl Arguments {

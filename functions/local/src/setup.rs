@@ -4,13 +4,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use common::config::{Deployment, Host, IngestSettings, Lookup, SettingsError, aws};
 use common::secrets::Secrets;
 use common::store::Store;
 use common::store::dynamodb::DynamoStore;
 use common::store::sqlite::{RunLock, SqliteStore};
 use common::telemetry::{self, Output};
+use ingest::event::parse_time;
 use ingest::{Answer, Ingest, LeaseKind, Status, TimeLimit};
 
 use crate::Failure;
@@ -21,6 +22,11 @@ const STATE_FILE: &str = "vmray-bridge.sqlite";
 /// The process's environment, blank variables left out.
 pub(crate) fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.trim().is_empty())
+}
+
+/// A point in time on the command line.
+pub(crate) fn time(text: &str) -> Result<DateTime<Utc>, String> {
+    parse_time(text).ok_or_else(|| "expected YYYY-MM-DD or an RFC 3339 time".to_owned())
 }
 
 /// Where the state is.

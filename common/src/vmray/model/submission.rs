@@ -86,20 +86,3 @@ impl From<Wire> for Submission {
         }
     }
 }
-
-/// Where a submission came from: what is needed to recognise one that we may or may not have sent.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-pub struct SubmissionOrigin {
-    /// Its number.
-    #[serde(rename = "submission_id")]
-    pub id: SubmissionId,
-    /// The URL as it was submitted.
-    #[serde(default, rename = "submission_original_url", deserialize_with = "lenient::boxed_text")]
-    pub original_url: Option<Box<str>>,
-    /// The submitter's own JSON, as text.
-    #[serde(default, rename = "submission_submission_metadata", deserialize_with = "lenient::boxed_text")]
-    pub metadata: Option<Box<str>>,
-    /// When it was submitted.
-    #[serde(default, rename = "submission_created", deserialize_with = "lenient::date")]
-    pub created: Option<DateTime<Utc>>,
-}

@@ -416,7 +416,6 @@ mod tests {
         Answer {
             status: StatusCode::from_u16(status).unwrap(),
             retry_after: None,
-            is_json: true,
             body: body.as_bytes().to_vec(),
         }
     }

@@ -9,9 +9,8 @@ use common::stix::{Bundle, StixId};
 use common::vmray::model::SampleId;
 use serde::{Deserialize, Serialize};
 
-use crate::health::TOO_MANY;
-
 use super::client::{OpenctiClient, OpenctiError, Operation};
+use crate::health::TOO_MANY;
 
 const PUSH: Operation = Operation {
     name: "stixBundlePush",

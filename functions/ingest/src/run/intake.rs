@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use chrono::{TimeDelta, Utc};
 use common::mapping::MappedSample;
+use common::vmray::client::Window;
 use common::vmray::model::{SampleId, Submission, Verdict};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -33,6 +34,8 @@ const LOOK_AHEAD: usize = 20_000;
 pub(super) struct Intake<'a, 'c, 's> {
     ingest: &'a Ingest,
     opencti: &'a OpenctiClient,
+    /// What is asked of VMRay.
+    window: Window,
     delivery: Delivery<'a>,
     progress: Progress,
     quarantine: Quarantine<'a>,
@@ -69,6 +72,7 @@ impl<'a, 'c, 's> Intake<'a, 'c, 's> {
         Self {
             ingest,
             opencti,
+            window,
             delivery: Delivery::new(
                 opencti,
                 connector_id,
@@ -109,8 +113,7 @@ impl<'a, 'c, 's> Intake<'a, 'c, 's> {
             sample_timeout: settings.sample_timeout,
             start_until: session.times.start_until,
         };
-        let window = self.ingest.window(session.manual, &self.stored.cursor, session.started_at);
-        let mut feed = Feed::new(&session.vmray, window);
+        let mut feed = Feed::new(&session.vmray, self.window);
         while let Some(rows) = feed.next(LOOK_AHEAD, session.times.look_ahead_until()).await? {
             self.answer.left_out.add_many("malformed_row", feed.take_malformed());
             let works = self.begin(rows);
