@@ -1,0 +1,1 @@
+//! What a request body may look like, and what it asks for.

@@ -1,0 +1,4 @@
+//! The HTTP API: what callers send and what they get.
+
+pub mod body;
+pub mod options;

@@ -1,0 +1,1 @@
+//! How VMRay shall analyse: the options of a call, each checked before anything is sent.
