@@ -14,9 +14,13 @@ pub mod aws;
 mod duration;
 mod parse;
 mod reader;
+mod submit;
 mod table;
 
 pub use duration::parse_duration;
+pub use submit::{
+    GateSettings, LedgerScope, SubmitDefaults, SubmitDeployment, SubmitLimits, SubmitSettings, SubmitTimes,
+};
 pub use table::{Function, SETTINGS, SettingDoc, Unset, markdown_table};
 
 use crate::{
@@ -246,8 +250,8 @@ impl Deployment {
     fn read(reader: &mut Reader<'_>, host: Host) -> Option<Self> {
         match host {
             Host::Lambda => {
-                let table_name = reader.required("TABLE_NAME", parse::text);
-                let secret_arn = reader.required("SECRET_ARN", parse::text);
+                let table_name = read_table_name(reader);
+                let secret_arn = read_secret_arn(reader);
                 Some(Self::Lambda { table_name: table_name?, secret_arn: secret_arn? })
             }
             Host::Local => {
@@ -263,6 +267,14 @@ impl Deployment {
             }
         }
     }
+}
+
+fn read_table_name(reader: &mut Reader<'_>) -> Option<String> {
+    reader.required("TABLE_NAME", parse::text)
+}
+
+fn read_secret_arn(reader: &mut Reader<'_>) -> Option<String> {
+    reader.required("SECRET_ARN", parse::text)
 }
 
 impl ConnectorSettings {

@@ -106,6 +106,21 @@ pub(super) fn overlap(text: &str) -> Parsed<Duration> {
     if overlap > MAX_OVERLAP { Err("too long; expected at most P7D".to_owned()) } else { Ok(overlap) }
 }
 
+pub(super) fn duration(text: &str) -> Parsed<Duration> {
+    let duration = parse_duration(text)?;
+    if duration.is_zero() { Err("expected more than no time".to_owned()) } else { Ok(duration) }
+}
+
+/// Callers may come back after weeks; with less than a day a batch could be gone before its verdicts are there.
+pub(super) fn retention(text: &str) -> Parsed<Duration> {
+    let retention = parse_duration(text)?;
+    if retention < Duration::from_hours(24) {
+        Err("too short; expected at least P1D".to_owned())
+    } else {
+        Ok(retention)
+    }
+}
+
 /// `4194304`, `4096KiB` or `4 MiB`.
 pub(super) fn bundle_bytes(text: &str) -> Parsed<usize> {
     let (number, unit) = match text.find(|c: char| !c.is_ascii_digit()) {

@@ -52,11 +52,16 @@ pub struct SettingDoc {
 }
 
 const INGEST: &[Function] = &[Function::Ingest];
+const SUBMIT: &[Function] = &[Function::Submit];
 const LOCAL: &[Function] = &[Function::Local];
 const BOTH: &[Function] = &[Function::Ingest, Function::Submit];
 
 const fn ingest(name: &'static str, kind: &'static str, unset: Unset, meaning: &'static str) -> SettingDoc {
     SettingDoc { name, kind, unset, meaning, functions: INGEST }
+}
+
+const fn submit(name: &'static str, kind: &'static str, unset: Unset, meaning: &'static str) -> SettingDoc {
+    SettingDoc { name, kind, unset, meaning, functions: SUBMIT }
 }
 
 const fn local(name: &'static str, kind: &'static str, unset: Unset, meaning: &'static str) -> SettingDoc {
@@ -108,11 +113,36 @@ pub const SETTINGS: &[SettingDoc] = &[
     ingest("OPENCTI_COMPRESSION", "gzip, off", Unset::Means("gzip"), "how bundles are sent; `off` for proxies that do not pass compressed requests on"),
     ingest("FEED_OVERLAP", "ISO 8601 duration, at most P7D", Unset::Means("PT15M"), "how far behind its position each run looks again"),
     ingest("QUARANTINE_MAX_ATTEMPTS", "1 to 1000", Unset::Means("10"), "after how many failures a sample is given up"),
+    submit("QUEUE_URL", "URL", Unset::RefusedOnLambda, "SQS queue between the API and the worker; on one machine the queue is in the process"),
+    submit("SUBMIT_CONCURRENCY", "1 to 64", Unset::Means("16"), "URLs that one worker sends to VMRay at the same time"),
+    submit("REUSE_WINDOW", "ISO 8601 duration", Unset::Means("P7D"), "how long a known URL is answered from its last submission instead of being sent again"),
+    submit("VERDICT_TIMEOUT", "ISO 8601 duration", Unset::Means("PT24H"), "how long a URL may be without a verdict before it is answered as `timed_out`"),
+    submit("BATCH_RETENTION", "ISO 8601 duration, at least P1D", Unset::Means("P35D"), "how long batches, idempotency keys and what is known of URLs are kept"),
+    submit("LEDGER_SCOPE", "caller, deployment", Unset::Means("caller"), "whether what one caller has submitted is reused for the others"),
+    submit("MAX_URLS_PER_REQUEST", "1 to 10000", Unset::Means("1000"), "most URLs in one call"),
+    submit("MAX_URLS_PER_CALLER_DAY", "whole number", Unset::Means("20000"), "most URLs that one caller may have sent to VMRay on one day (UTC); known URLs do not count"),
+    submit("SUBMIT_COMMENT", "text", Unset::Nothing, "comment of submissions whose caller gives none"),
+    submit("SUBMIT_TAGS", "list", Unset::Nothing, "tags of submissions whose caller gives none"),
+    submit("SUBMIT_RETENTION_DAYS", "0, 60, 120, 180, 360", Unset::Nothing, "days after which VMRay deletes a submission, 0: never; unset: VMRay's own default"),
+    submit("SUBMIT_MAX_RECURSIVE_SAMPLES", "0 to 50", Unset::Nothing, "samples inside a sample that are analysed too; unset: the API key's default"),
+    submit("SUBMIT_MAX_DYNAMIC_ANALYSES_PER_SAMPLE", "0 to 10", Unset::Nothing, "most dynamic analyses of one sample; unset: the API key's default"),
+    submit("SUBMIT_REPUTATION_LOOKUPS", BOOLEAN, Unset::Nothing, "whether VMRay asks reputation services; unset: the API key's default"),
+    submit("SUBMIT_WHOIS_LOOKUPS", BOOLEAN, Unset::Nothing, "whether VMRay asks WHOIS; unset: the API key's default"),
+    submit("SUBMIT_ANALYSIS_CACHING", "disabled, enabled, smart, legacy", Unset::Nothing, "whether VMRay may answer from earlier analyses; unset: the API key's default"),
+    submit("SUBMIT_ALLOW_SHAREABLE", BOOLEAN, Unset::Means("false"), "whether callers may let VMRay share hashes with third parties"),
+    submit("ALLOW_SENSITIVE_URLS", BOOLEAN, Unset::Means("false"), "whether password-reset links, signed URLs and the like may be sent to VMRay"),
+    submit("OWN_DOMAINS", "list of hosts", Unset::Nothing, "hosts whose URLs are never sent, subdomains included; `own_domains` of the secret are added"),
+    submit("DENY", "list of hosts, `*.suffix`, networks", Unset::Nothing, "whose URLs are never sent; `deny` of the secret is added"),
     both("HTTP_CONNECT_TIMEOUT_MS", MILLISECONDS, Unset::Means("5000"), "longest time for connecting"),
     both("VMRAY_TIMEOUT_MS", MILLISECONDS, Unset::Means("30000"), "longest time for a request to VMRay"),
     ingest("OPENCTI_TIMEOUT_MS", MILLISECONDS, Unset::Means("120000"), "longest time for a request to OpenCTI"),
     both("RETRY_BASE_MS", MILLISECONDS, Unset::Means("500"), "first pause before a request is tried again; it doubles"),
     ingest("SAMPLE_TIMEOUT_MS", MILLISECONDS, Unset::Means("120000"), "longest time for reading one sample"),
+    submit("VERDICT_REFRESH_MS", MILLISECONDS, Unset::Means("10000"), "how often VMRay is asked for the verdicts of a batch while somebody asks for it"),
+    submit("SUBMIT_TIMEOUT_MS", MILLISECONDS, Unset::Means("30000"), "longest time for submitting one URL"),
+    submit("SUBMIT_RETRY_MS", MILLISECONDS, Unset::Means("5000"), "first pause before URLs that VMRay did not take are tried again; it doubles up to 15 minutes"),
+    submit("LOOKUP_PAUSE_MS", MILLISECONDS, Unset::Means("10000"), "pause between two look-ups of a submission whose outcome is not known"),
+    submit("LOOKUP_SETTLE_MS", MILLISECONDS, Unset::Means("20000"), "how long such a submission is looked for at least, before its URL is sent again"),
     ingest("QUEUE_RECHECK_MS", MILLISECONDS, Unset::Means("60000"), "how often the platform's queue is asked for during a run"),
 ];
 

@@ -1,4 +1,4 @@
-//! VMRay's REST API, as far as the product reads it.
+//! VMRay's REST API, as far as the product uses it: what it reads is here, what it submits in `submit`.
 //!
 //! Facts it stands on: keys go as `Authorization: api_key KEY`; answers come in an envelope whose `result` must be
 //! `ok` even when the status is 200; a long list goes on under a continuation id that works exactly once; a list over
@@ -16,6 +16,10 @@ use reqwest::header::AUTHORIZATION;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
+
+mod submit;
+
+pub use submit::{Accepted, SubmitError, SubmitParameters};
 
 use super::gate::Gate;
 use super::model::{
@@ -150,9 +154,9 @@ fn naive(time: DateTime<Utc>) -> String {
 
 /// What a list answered.
 #[derive(Debug)]
-pub struct Listing {
+pub struct Listing<T = Submission> {
     /// The rows that could be read.
-    pub rows: Vec<Submission>,
+    pub rows: Vec<T>,
     /// Rows that are no submissions: without a number nothing can be done for them.
     pub malformed: u32,
     /// There are more than the server gives at once: `rows` is no reliable part of them.
@@ -238,22 +242,31 @@ impl VmrayClient {
         let paging = min_id.map(|id| format!("&_order=asc&_min_id={id}")).unwrap_or_default();
         let path = format!("submission?submission_finish_time={window}{paging}");
         let what = format!("the submissions finished in {window}");
-        // A continuation id works once, so a failure in the middle starts the list again.
-        http::retry(self.policy.retry, self.deadline, || self.list(&place, &path, &what), VmrayError::again)
-            .await
-            .map_err(|error| self.or_out_of_time(error))
+        self.whole_list(&place, &path, &what).await
     }
 
-    async fn list(
+    /// A list with its continuations. One of them works once, so a failure in the middle starts the list again.
+    async fn whole_list<T: DeserializeOwned>(
         &self,
         place: &super::gate::Place<'_>,
         path: &str,
         what: &str,
-    ) -> Result<Listing, VmrayError> {
+    ) -> Result<Listing<T>, VmrayError> {
+        http::retry(self.policy.retry, self.deadline, || self.list(place, path, what), VmrayError::again)
+            .await
+            .map_err(|error| self.or_out_of_time(error))
+    }
+
+    async fn list<T: DeserializeOwned>(
+        &self,
+        place: &super::gate::Place<'_>,
+        path: &str,
+        what: &str,
+    ) -> Result<Listing<T>, VmrayError> {
         let mut listing = Listing { rows: Vec::new(), malformed: 0, truncated: false };
         let mut path = path.to_owned();
         loop {
-            let page: Envelope<Entries<Submission>> = match self.try_get(place, &path, what).await {
+            let page: Envelope<Entries<T>> = match self.try_get(place, &path, what).await {
                 Err(VmrayError::NotFound { .. }) if path.starts_with("continuation/") => {
                     return Err(VmrayError::Unavailable {
                         what: what.to_owned(),
@@ -393,8 +406,7 @@ impl VmrayClient {
         what: &str,
     ) -> Result<Answer, VmrayError> {
         let authorization = self.key.header(keys, "api_key ").map_err(|e| VmrayError::Keys(Arc::new(e)))?;
-        let request =
-            self.http.get(format!("{}/rest/{path}", self.base)).header(AUTHORIZATION, authorization);
+        let request = self.http.get(self.address(path)).header(AUTHORIZATION, authorization);
         self.calls.fetch_add(1, Ordering::Relaxed);
         let sent = http::send(request, self.policy.limits, self.deadline).await;
         let mut answer = sent.map_err(|error| match error {
@@ -408,6 +420,10 @@ impl VmrayClient {
         })?;
         self.key.mask(keys, &mut answer);
         Ok(answer)
+    }
+
+    fn address(&self, path: &str) -> String {
+        format!("{}/rest/{path}", self.base)
     }
 }
 

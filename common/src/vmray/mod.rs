@@ -3,3 +3,4 @@
 pub mod client;
 mod gate;
 pub mod model;
+pub mod parameters;
