@@ -20,7 +20,7 @@ mod values;
 use crate::vmray::model::{Entries, Iocs, MitreTechnique, Sample, SampleId, Submission, ThreatIndicator};
 
 pub use crate::stix::{LeftOut, MappedSample};
-pub use attributes::{Attribute, submission_attributes};
+pub use attributes::{Attribute, SubmissionFacts, submission_attributes};
 pub use settings::{IocType, LabelKind, LabelStyle, MappingSettings, UnknownName, VerdictSet};
 pub use values::reason;
 

@@ -19,7 +19,7 @@ use serde_json::value::RawValue;
 
 mod submit;
 
-pub use submit::{Accepted, SubmitError, SubmitParameters};
+pub use submit::{Accepted, Found, SubmitError, SubmitParameters, SubmitTurn};
 
 use super::gate::Gate;
 use super::model::{

@@ -8,6 +8,7 @@
 //! speaks of exceeding it.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use reqwest::StatusCode;
@@ -15,10 +16,11 @@ use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 use serde_json::value::RawValue;
-use std::sync::atomic::Ordering;
+use tokio::time::Instant;
 
+use super::super::gate::Place;
 use super::{DEFAULT_PAUSE, Envelope, Listing, VmrayClient, VmrayError, error_message, message};
-use crate::http::{self, Answer, HttpError};
+use crate::http::{self, Answer, Deadline, HttpError};
 use crate::secrets::Keys;
 use crate::vmray::model::{Entries, Sample, SampleId, Submission, SubmissionId};
 
@@ -125,22 +127,48 @@ struct OutcomeError {
     error_msg: Option<serde_json::Value>,
 }
 
-impl VmrayClient {
-    /// Submits a URL, once. What VMRay says in `data.errors` of a 200 is an error here too.
-    pub async fn submit(&self, parameters: SubmitParameters<'_>) -> Result<Accepted, SubmitError> {
-        let not_sent = |reason: &str| SubmitError::NotSent { reason: reason.to_owned(), retry_after: None };
-        let out_of_time = || not_sent("no time left in this invocation");
-        let place = self.deadline.bound(self.gate.enter()).await.ok_or_else(out_of_time)?;
-        self.deadline.bound(place.opened()).await.ok_or_else(out_of_time)?;
-        let answer = self.post(parameters).await?;
+/// The right to submit one URL now: VMRay is not asking to be left alone. Holds one of the client's places.
+#[derive(Debug)]
+pub struct SubmitTurn<'a> {
+    client: &'a VmrayClient,
+    place: Place<'a>,
+}
+
+impl SubmitTurn<'_> {
+    /// Submits a URL, once, and not after `begin_before`: whoever holds a claim on it may lose it then. What VMRay says in
+    /// `data.errors` of a 200 is an error here too.
+    pub async fn submit(
+        &self,
+        parameters: SubmitParameters<'_>,
+        begin_before: Instant,
+    ) -> Result<Accepted, SubmitError> {
+        // Somebody else may have been throttled since the turn began.
+        let opened = Deadline::at(begin_before).bound(self.place.opened()).await;
+        if opened.is_none() || Instant::now() >= begin_before {
+            return Err(not_sent("VMRay asked to be left alone for longer than the claim lasts"));
+        }
+        let answer = self.client.post(parameters).await?;
         if answer.status == StatusCode::TOO_MANY_REQUESTS {
             let pause = answer.retry_after.unwrap_or(DEFAULT_PAUSE);
-            place.throttled(pause);
+            self.place.throttled(pause);
             let reason = format!("throttled (429: {})", error_message(&answer));
             return Err(SubmitError::NotSent { reason, retry_after: Some(pause) });
         }
-        place.answered();
+        self.place.answered();
         outcome(&answer)
+    }
+}
+
+fn not_sent(reason: &str) -> SubmitError {
+    SubmitError::NotSent { reason: reason.to_owned(), retry_after: None }
+}
+
+impl VmrayClient {
+    /// Waits until a URL may be submitted; `None`: not before the client's deadline.
+    pub async fn submit_turn(&self) -> Option<SubmitTurn<'_>> {
+        let place = self.deadline.bound(self.gate.enter()).await?;
+        self.deadline.bound(place.opened()).await?;
+        Some(SubmitTurn { client: self, place })
     }
 
     /// One POST. A refused key was refused before anything was stored, so one that has been exchanged since is tried.
@@ -165,8 +193,7 @@ impl VmrayClient {
         parameters: SubmitParameters<'_>,
     ) -> Result<Answer, SubmitError> {
         if self.deadline.remaining().is_zero() {
-            let reason = "no time left in this invocation".to_owned();
-            return Err(SubmitError::NotSent { reason, retry_after: None });
+            return Err(not_sent("no time left in this invocation"));
         }
         let authorization = self.key.header(keys, "api_key ").map_err(|error| keys_missing(&error))?;
         let request = self

@@ -1,0 +1,168 @@
+//! A batch: what one call has asked for. It never changes, but for its state of being stopped or retried.
+
+use std::ops::Range;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::api::body::Id;
+use crate::api::options::Options;
+
+/// Inputs in one chunk: what one message of the queue is about, and one look at VMRay's list.
+pub const CHUNK_ITEMS: usize = 100;
+
+/// The largest chunk, as far below a document's limit as JSON's escapes need: one input may have a URL of 8 KiB.
+const CHUNK_BYTES: usize = 180_000;
+
+/// What a call has asked for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Header {
+    /// Who called.
+    pub caller: String,
+    /// When it was accepted.
+    pub created_at: DateTime<Utc>,
+    /// How VMRay shall analyse.
+    pub options: Options,
+    /// Inputs in each chunk.
+    pub chunk_sizes: Vec<u32>,
+}
+
+impl Header {
+    /// All inputs.
+    #[must_use]
+    pub fn total(&self) -> usize {
+        self.chunk_sizes.iter().map(|size| *size as usize).sum()
+    }
+
+    /// The places of the inputs of a chunk in the whole.
+    #[must_use]
+    pub fn places(&self, chunk: usize) -> Range<usize> {
+        let before: usize = self.chunk_sizes.iter().take(chunk).map(|size| *size as usize).sum();
+        before..before + self.chunk_sizes.get(chunk).map_or(0, |size| *size as usize)
+    }
+}
+
+/// Some of a batch's inputs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Chunk {
+    /// In the order in which they came.
+    pub items: Vec<Item>,
+}
+
+/// One input.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Item {
+    /// The caller's own name for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<Id>,
+    /// What the caller sent, where it is not the URL itself and may be kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input: Option<String>,
+    /// What is to become of it.
+    #[serde(flatten)]
+    pub fate: Fate,
+}
+
+/// What is to become of an input.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "fate", rename_all = "snake_case")]
+pub enum Fate {
+    /// It is sent, or its ledger entry answers.
+    Send {
+        /// The URL as it is sent.
+        url: String,
+        /// Its ledger entry.
+        key: String,
+        /// Whether an earlier input of the batch is the same.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        duplicate: bool,
+    },
+    /// It may not be sent.
+    Refuse {
+        /// A stable word for the reason.
+        code: String,
+    },
+}
+
+impl Item {
+    /// Its ledger entry, if it has one.
+    #[must_use]
+    pub fn key(&self) -> Option<&str> {
+        match &self.fate {
+            Fate::Send { key, .. } => Some(key),
+            Fate::Refuse { .. } => None,
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        let url = match &self.fate {
+            Fate::Send { url, .. } => url.len(),
+            Fate::Refuse { .. } => 0,
+        };
+        200 + url + self.input.as_ref().map_or(0, String::len)
+    }
+}
+
+/// What happens to a batch after it was accepted.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct BatchState {
+    /// Why nothing more is sent: VMRay's words about the quota.
+    pub stopped: Option<String>,
+    /// When a caller asked for what had failed again.
+    pub retried_at: Option<DateTime<Utc>>,
+}
+
+/// Cuts inputs into chunks that fit into documents.
+#[must_use]
+pub fn into_chunks(items: Vec<Item>) -> Vec<Chunk> {
+    let mut chunks: Vec<Chunk> = Vec::new();
+    let mut bytes = 0;
+    for item in items {
+        bytes += item.bytes();
+        match chunks.last_mut() {
+            Some(chunk) if chunk.items.len() < CHUNK_ITEMS && bytes <= CHUNK_BYTES => chunk.items.push(item),
+            _ => {
+                bytes = item.bytes();
+                chunks.push(Chunk { items: vec![item] });
+            }
+        }
+    }
+    chunks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn item(url_bytes: usize) -> Item {
+        let url = "x".repeat(url_bytes);
+        Item { id: None, input: None, fate: Fate::Send { url, key: "k".to_owned(), duplicate: false } }
+    }
+
+    #[test]
+    fn chunks_are_of_a_hundred_and_fewer_when_urls_are_long() {
+        let sizes = |items| into_chunks(items).iter().map(|chunk| chunk.items.len()).collect::<Vec<_>>();
+        assert_eq!(sizes((0..250).map(|_| item(30)).collect()), [100, 100, 50]);
+        assert_eq!(sizes((0..30).map(|_| item(8192)).collect()), [21, 9]);
+        assert_eq!(sizes(Vec::new()), [0; 0]);
+    }
+
+    #[test]
+    fn a_header_knows_which_inputs_a_chunk_holds() {
+        let header = Header {
+            caller: "soar".to_owned(),
+            created_at: DateTime::UNIX_EPOCH,
+            options: Options::default(),
+            chunk_sizes: vec![100, 50],
+        };
+        assert_eq!((header.total(), header.places(1), header.places(2)), (150, 100..150, 150..150));
+    }
+
+    #[test]
+    fn an_item_survives_being_stored() {
+        for item in [item(3), Item { id: None, input: Some("x".to_owned()), fate: Fate::Refuse { code: "y".to_owned() } }] {
+            let stored = serde_json::to_value(&item).unwrap();
+            assert_eq!(serde_json::from_value::<Item>(stored).unwrap(), item);
+        }
+    }
+}

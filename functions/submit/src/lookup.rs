@@ -1,0 +1,216 @@
+//! Finding in VMRay what was, or may have been, submitted.
+
+use std::fmt::Write as _;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use common::mapping::SubmissionFacts;
+use common::vmray::client::{Found, VmrayClient, VmrayError};
+use common::vmray::model::{Sample, Submission, Verdict};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::ledger::entry::{FailureCode, State};
+
+/// The name under which our token stands in a submission's metadata.
+const TOKEN: &str = "vmray_bridge";
+
+/// Clocks of on-prem servers differ from ours.
+const CLOCKS_DIFFER: TimeDelta = TimeDelta::hours(1);
+
+/// What a submission is marked with: VMRay echoes it.
+#[must_use]
+pub fn metadata(token: &str) -> String {
+    json!({ TOKEN: token }).to_string()
+}
+
+/// Where a run stands whose submission VMRay has.
+#[must_use]
+pub fn state_of(submission: &Submission, facts: SubmissionFacts, at: DateTime<Utc>) -> State {
+    if !submission.finished {
+        return State::Submitted { facts, at };
+    }
+    let failed = submission.status.as_deref().is_some_and(|status| status.eq_ignore_ascii_case("error"));
+    match facts.verdict {
+        None if failed => State::Failed {
+            facts: Some(facts),
+            code: FailureCode::AnalysisFailed,
+            detail: "VMRay's analyses of it failed".to_owned(),
+            at,
+        },
+        // VMRay is done and says nothing: that is what its word `not_available` means.
+        None => {
+            let facts = SubmissionFacts { verdict: Some(Verdict::NotAvailable), ..facts };
+            State::Finished { facts, at }
+        }
+        Some(_) => State::Finished { facts, at },
+    }
+}
+
+/// The submission that was made with `token`, of `url` at `sent_at`; `None`: VMRay does not show it (yet).
+///
+/// By the token in the metadata; else by the URL, since not every server can filter by metadata.
+pub(crate) async fn submission_of(
+    vmray: &VmrayClient,
+    token: &str,
+    url: &str,
+    sent_at: DateTime<Utc>,
+) -> Result<Option<Submission>, VmrayError> {
+    let rows = vmray.submissions_with_metadata(&metadata(token)).await?;
+    // A server that does not know the filter may have answered with everything.
+    if let Some(found) = rows.into_iter().find(|row| has_token(row, token)) {
+        return Ok(Some(found.submission));
+    }
+    let spellings = spellings(url);
+    let spellings: Vec<_> = spellings.iter().map(String::as_str).collect();
+    let rows = vmray.submissions_of_urls(&spellings).await?;
+    let found = rows.into_iter().find(|row| has_token(row, token) || may_be_ours(row, sent_at));
+    Ok(found.map(|found| found.submission))
+}
+
+/// Whether the metadata holds the token, however the server spells JSON.
+fn has_token(row: &Found, token: &str) -> bool {
+    row.metadata.as_deref().is_some_and(|metadata| metadata.contains(token))
+}
+
+/// Whether a row of a server that echoes no metadata can be the one: made when ours was.
+fn may_be_ours(row: &Found, sent_at: DateTime<Utc>) -> bool {
+    let says_nothing = row.metadata.as_deref().is_none_or(|metadata| {
+        serde_json::from_str::<Value>(metadata)
+            .is_ok_and(|value| value.is_null() || value.as_object().is_some_and(serde_json::Map::is_empty))
+    });
+    let at_that_time =
+        row.submission.created.is_some_and(|created| (created - sent_at).abs() <= CLOCKS_DIFFER);
+    says_nothing && at_that_time
+}
+
+/// How VMRay may spell a URL that we send: with and without the slash of an empty path, with and without the scheme.
+fn spellings(url: &str) -> Vec<String> {
+    let mut spellings = vec![url.to_owned()];
+    spellings.extend(without_slash(url));
+    if let Some((_, rest)) = url.split_once("://") {
+        spellings.push(rest.to_owned());
+        spellings.extend(without_slash(rest));
+    }
+    spellings
+}
+
+/// `http://a.example` from `http://a.example/`.
+fn without_slash(url: &str) -> Option<String> {
+    let host = url.strip_suffix('/')?;
+    let host_only = host.split_once("://").map_or(host, |(_, rest)| rest);
+    (!host_only.contains(['/', '?', '#'])).then(|| host.to_owned())
+}
+
+/// What VMRay knows of a URL that it did not take because it knows it: the newest submission of its sample.
+///
+/// A URL's sample has the hash of the URL as VMRay spells it. `None`: there is no such sample.
+pub(crate) async fn known_sample(
+    vmray: &VmrayClient,
+    url: &str,
+    at: DateTime<Utc>,
+) -> Result<Option<State>, VmrayError> {
+    for spelling in [Some(url.to_owned()), without_slash(url)].into_iter().flatten() {
+        let samples = vmray.samples_with_sha256(&sha256(&spelling)).await?;
+        let newest = samples.into_iter().max_by_key(|sample| sample.id);
+        if let Some(sample) = newest {
+            return state_of_sample(vmray, &sample, at).await;
+        }
+    }
+    Ok(None)
+}
+
+async fn state_of_sample(
+    vmray: &VmrayClient,
+    sample: &Sample,
+    at: DateTime<Utc>,
+) -> Result<Option<State>, VmrayError> {
+    let rows = vmray.submissions_of_sample(sample.id).await?;
+    let submissions = || rows.iter().map(|row| &row.submission).filter(|row| row.sample_id == Some(sample.id));
+    let finished = submissions().filter(|row| row.finished).max_by_key(|row| row.id);
+    if let Some(submission) = finished.or_else(|| submissions().max_by_key(|row| row.id)) {
+        let facts = SubmissionFacts::from(submission);
+        let facts = SubmissionFacts { verdict: facts.verdict.or(sample.verdict), ..facts };
+        return Ok(Some(state_of(submission, facts, at)));
+    }
+    // Its submissions belong to somebody else; the sample itself has a verdict.
+    let facts = SubmissionFacts {
+        submission_id: None,
+        sample_id: Some(sample.id),
+        verdict: sample.verdict,
+        severity: None,
+        score: None,
+        report_url: sample.webif_url.clone().map(Into::into),
+    };
+    Ok(sample.verdict.map(|_| State::Finished { facts, at }))
+}
+
+fn sha256(text: &str) -> String {
+    Sha256::digest(text.as_bytes()).iter().fold(String::with_capacity(64), |mut hex, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(metadata: Value, created: &str) -> Found {
+        serde_json::from_str(
+            &json!({"submission_id": 1, "submission_submission_metadata": metadata, "submission_created": created})
+                .to_string(),
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn a_submission_is_ours_by_its_token_however_json_is_spelled() {
+        let token = "0123456789abcdef";
+        for spelled in ["{\"vmray_bridge\": \"0123456789abcdef\"}", &metadata(token)] {
+            assert!(has_token(&found(spelled.into(), "2026-01-01T00:00:00"), token));
+        }
+        assert!(has_token(&found(json!({TOKEN: token}), "2026-01-01T00:00:00"), token));
+        assert!(!has_token(&found(metadata("other").into(), "2026-01-01T00:00:00"), token));
+    }
+
+    #[test]
+    fn without_metadata_only_the_time_can_tell() {
+        let sent_at = "2026-01-01T12:00:00Z".parse().unwrap();
+        for nothing in [json!("{}"), Value::Null] {
+            assert!(may_be_ours(&found(nothing.clone(), "2026-01-01T12:00:03"), sent_at));
+            assert!(!may_be_ours(&found(nothing, "2025-12-24T12:00:00"), sent_at));
+        }
+        assert!(!may_be_ours(&found(metadata("other").into(), "2026-01-01T12:00:03"), sent_at));
+    }
+
+    #[test]
+    fn a_url_is_looked_for_in_all_spellings() {
+        assert_eq!(
+            spellings("http://a.example/"),
+            ["http://a.example/", "http://a.example", "a.example/", "a.example"]
+        );
+        assert_eq!(spellings("http://a.example/b/"), ["http://a.example/b/", "a.example/b/"]);
+    }
+
+    #[test]
+    fn a_urls_sample_has_the_hash_of_its_text() {
+        let recorded = "aa2239c17609b21eba034c564af878f3eec8ce83ed0f2768597d2bc2fd4e4da5";
+        assert_eq!(sha256(&without_slash("http://google.com/").unwrap()), recorded);
+    }
+
+    #[test]
+    fn what_vmray_ends_without_a_verdict_has_failed_or_has_none() {
+        let state = |text: &str| {
+            let submission: Submission = serde_json::from_str(text).unwrap();
+            state_of(&submission, SubmissionFacts::from(&submission), DateTime::UNIX_EPOCH)
+        };
+        let finished = r#"{"submission_id":1,"submission_finished":true,"submission_verdict":null,"submission_status":"#;
+        assert!(matches!(state(&format!("{finished}\"error\"}}")), State::Failed { .. }));
+        match state(&format!("{finished}\"success\"}}")) {
+            State::Finished { facts, .. } => assert_eq!(facts.verdict, Some(Verdict::NotAvailable)),
+            other => panic!("{other:?}"),
+        }
+        assert!(matches!(state(r#"{"submission_id":1,"submission_finished":false}"#), State::Submitted { .. }));
+    }
+}

@@ -1,0 +1,79 @@
+//! What the API key may still submit, asked for at most once a minute: callers like to see it, and it is no reason to let
+//! anybody wait.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use common::http::Deadline;
+use common::vmray::client;
+use serde::Serialize;
+use tokio::time::Instant;
+
+use crate::service::Submit;
+
+/// How long an answer is good, and a failure believed.
+const KEEP: Duration = Duration::from_mins(1);
+const KEEP_FAILURE: Duration = Duration::from_secs(30);
+
+/// The longest that an answer is waited for.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The quota of VMRay's API key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Quota {
+    /// Submissions in a period; `None`: unlimited.
+    pub limit: Option<u64>,
+    /// Used in this period.
+    pub used: u64,
+    /// Left in this period; `None`: unlimited.
+    pub remaining: Option<u64>,
+}
+
+impl From<client::Quota> for Quota {
+    fn from(quota: client::Quota) -> Self {
+        let limit = Some(quota.quota_limit).filter(|limit| *limit > 0);
+        let remaining = limit.map(|limit| limit.saturating_sub(quota.used_quota));
+        Self { limit, used: quota.used_quota, remaining }
+    }
+}
+
+/// The last answer.
+#[derive(Debug, Default)]
+pub(crate) struct QuotaCache(Mutex<Option<(Option<Quota>, Instant)>>);
+
+impl QuotaCache {
+    fn fresh(&self) -> Option<Option<Quota>> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (quota, asked_at) = (*kept)?;
+        let keep = if quota.is_some() { KEEP } else { KEEP_FAILURE };
+        (asked_at.elapsed() < keep).then_some(quota)
+    }
+
+    fn set(&self, quota: Option<Quota>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((quota, Instant::now()));
+    }
+}
+
+impl Submit {
+    /// The quota, at most a minute old; `None`: VMRay does not say.
+    pub(crate) async fn quota(&self) -> Option<Quota> {
+        if let Some(quota) = self.quota.fresh() {
+            return quota;
+        }
+        let quota = self.ask_for_quota().await;
+        self.quota.set(quota);
+        quota
+    }
+
+    async fn ask_for_quota(&self) -> Option<Quota> {
+        let deadline = Deadline::at(Instant::now() + PATIENCE);
+        let vmray = self.vmray(PATIENCE, deadline).await.ok()?;
+        match deadline.bound(vmray.quota()).await? {
+            Ok(quota) => Some(quota.into()),
+            Err(error) => {
+                tracing::debug!(%error, "VMRay does not say the quota");
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,596 @@
+//! The worker: takes a message, and sends what it is about to VMRay.
+//!
+//! For each URL: claim its ledger entry, POST, record. A claim is a conditional write, so that of many workers one sends;
+//! it is longer than a POST can take, so that nobody takes over while one is under way. Whatever ends without a recorded
+//! answer is looked for in VMRay before it is sent again.
+
+use std::collections::HashSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use common::http::Deadline;
+use common::mapping::SubmissionFacts;
+use common::store::{Expected, StoreError};
+use common::telemetry::url_for_log;
+use common::vmray::client::{SubmitError, SubmitParameters, VmrayClient, VmrayError};
+use futures::{StreamExt, TryStreamExt, stream};
+use tokio::time::Instant;
+
+use crate::ledger::batch::{BatchState, Chunk, Fate, Header};
+use crate::ledger::entry::{Entry, FailureCode, State};
+use crate::ledger::{Put, Versioned};
+use crate::lookup::{self, known_sample, submission_of};
+use crate::queue::{Delayed, Message};
+use crate::service::{ServiceError, Submit};
+use crate::view::{Perspective, Status};
+
+/// What a claim lasts beyond the longest POST: the time in which the POST must begin.
+const CLAIM_MARGIN: Duration = Duration::from_secs(5);
+
+/// Failures in a row after which VMRay counts as down.
+const DOWN_AFTER: u32 = 3;
+
+/// The longest that a message is held back.
+const LONGEST_PAUSE: Duration = Duration::from_mins(15);
+
+/// A throttled URL waits here for no longer than this; with a longer `Retry-After` the message comes back.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
+/// Times that a lost race for an entry is run again.
+const RACES: u32 = 10;
+
+/// What a message led to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Work {
+    /// URLs that VMRay took.
+    pub submitted: u64,
+    /// URLs that VMRay answered from what it knew.
+    pub known: u64,
+    /// URLs that VMRay refused.
+    pub failed: u64,
+    /// URLs of which nobody knows whether VMRay has them.
+    pub unconfirmed: u64,
+    /// URLs that would exceed the quota.
+    pub quota_exceeded: u64,
+    /// Whether VMRay refused the key.
+    pub unauthorized: bool,
+    /// Whether VMRay could not be used.
+    pub vmray_down: bool,
+    /// Requests to VMRay.
+    pub vmray_calls: u64,
+}
+
+/// What is left of a URL.
+enum Left {
+    /// Nothing that a worker could do.
+    Nothing,
+    /// Something, after this pause.
+    After(Duration),
+    /// Something, when VMRay can be used again.
+    WhenVmrayIsBack,
+}
+
+/// One message about a chunk.
+struct Pass<'a> {
+    submit: &'a Submit,
+    vmray: VmrayClient,
+    batch: &'a str,
+    header: &'a Header,
+    /// When no POST may begin any more.
+    last_start: Instant,
+    shared: Mutex<Shared>,
+}
+
+/// What the URLs of a chunk have in common while they are worked on.
+struct Shared {
+    state: BatchState,
+    /// Failures of VMRay in a row.
+    failures: u32,
+    work: Work,
+}
+
+/// A URL of a chunk.
+struct Job<'a> {
+    key: &'a str,
+    url: &'a str,
+}
+
+impl Submit {
+    /// Does what a message asks for. After an error it may simply be done again.
+    pub async fn work(&self, message: &Message, deadline: Deadline) -> Result<Work, ServiceError> {
+        match message {
+            Message::Chunk { batch, chunk, attempt } => {
+                self.work_on_chunk(batch, *chunk, *attempt, deadline).await
+            }
+            Message::Guard { batch } => self.guard(batch).await.map(|()| Work::default()),
+        }
+    }
+
+    /// Sends the messages of a call that died before it could. Without a header nothing was accepted.
+    async fn guard(&self, batch: &str) -> Result<(), ServiceError> {
+        let now = Utc::now();
+        let Some(batch) = self.ledger.batch(batch, now).await? else { return Ok(()) };
+        let mut messages = Vec::new();
+        for (number, chunk) in batch.chunks.iter().enumerate() {
+            let entries = self.ledger.entries(distinct_keys(chunk), now).await?;
+            let perspective = Perspective::of(&batch, self.rules(), now);
+            let unsent = chunk.items.iter().any(|item| {
+                let entry = item.key().and_then(|key| entries.get(key)).map(|entry| &entry.value);
+                matches!(
+                    perspective.outcome(item, entry, None).status,
+                    Status::Pending | Status::Unconfirmed
+                )
+            });
+            if unsent {
+                let message = Message::Chunk { batch: batch.id.clone(), chunk: number, attempt: 0 };
+                messages.push(Delayed::now(message));
+            }
+        }
+        if !messages.is_empty() {
+            tracing::info!(batch = batch.id, messages = messages.len(), "chunks are not sent yet");
+            self.queue.send(messages).await?;
+        }
+        Ok(())
+    }
+
+    async fn work_on_chunk(
+        &self,
+        batch: &str,
+        chunk_number: usize,
+        attempt: u32,
+        deadline: Deadline,
+    ) -> Result<Work, ServiceError> {
+        let found = self.ledger.header_and_chunk(batch, chunk_number, Utc::now()).await?;
+        let Some((header, chunk, state)) = found else {
+            tracing::warn!(batch, chunk = chunk_number, "no such batch, or not any more: nothing is sent");
+            return Ok(Work::default());
+        };
+        let timeout = self.times().submit_timeout;
+        // A POST that has begun must be able to end. A shorter invocation than that can still try.
+        let budget = deadline.remaining();
+        let pass = Pass {
+            submit: self,
+            vmray: self.vmray(timeout, deadline).await?,
+            batch,
+            header: &header,
+            last_start: Instant::now() + budget.saturating_sub(timeout.min(budget / 2)),
+            shared: Mutex::new(Shared { state, failures: 0, work: Work::default() }),
+        };
+        let left = pass.run(&chunk).await?;
+        let work = pass.end();
+        if let Some(again) = follow_up(self.times().retry, left, attempt, work) {
+            let message = Message::Chunk { batch: batch.to_owned(), chunk: chunk_number, attempt: again.0 };
+            self.queue.send(vec![Delayed { message, delay: again.1 }]).await?;
+        }
+        tracing::info!(
+            batch,
+            chunk = chunk_number,
+            caller = header.caller,
+            submitted = work.submitted,
+            known = work.known,
+            failed = work.failed,
+            unconfirmed = work.unconfirmed,
+            quota_exceeded = work.quota_exceeded,
+            vmray_calls = work.vmray_calls,
+            "chunk worked on"
+        );
+        Ok(work)
+    }
+}
+
+/// Whether and when the chunk has to come again: the attempt's number and the pause.
+fn follow_up(base: Duration, left: Vec<Left>, attempt: u32, work: Work) -> Option<(u32, Duration)> {
+    let mut soonest: Option<Duration> = None;
+    let mut waits_for_vmray = false;
+    for left in left {
+        match left {
+            Left::Nothing => {}
+            Left::After(pause) => soonest = Some(soonest.map_or(pause, |soonest| soonest.min(pause))),
+            Left::WhenVmrayIsBack => waits_for_vmray = true,
+        }
+    }
+    if waits_for_vmray {
+        // What was taken shows that it was a short failure.
+        let attempt = if work.submitted > 0 { 0 } else { attempt };
+        let pause = base.saturating_mul(2_u32.saturating_pow(attempt)).min(LONGEST_PAUSE);
+        return Some((attempt.saturating_add(1), pause));
+    }
+    soonest.map(|pause| (attempt, pause.min(LONGEST_PAUSE)))
+}
+
+/// The ledger keys of a chunk, each once.
+pub(crate) fn distinct_keys(chunk: &Chunk) -> Vec<&str> {
+    let mut seen = HashSet::new();
+    chunk.items.iter().filter_map(|item| item.key()).filter(|key| seen.insert(*key)).collect()
+}
+
+fn jobs(chunk: &Chunk) -> Vec<Job<'_>> {
+    let mut seen = HashSet::new();
+    let jobs = chunk.items.iter().filter_map(|item| match &item.fate {
+        Fate::Send { url, key, .. } => Some(Job { key, url }),
+        Fate::Refuse { .. } => None,
+    });
+    jobs.filter(|job| seen.insert(job.key)).collect()
+}
+
+impl Pass<'_> {
+    async fn run(&self, chunk: &Chunk) -> Result<Vec<Left>, StoreError> {
+        let jobs = jobs(chunk);
+        let mut entries = self.submit.ledger.entries(jobs.iter().map(|job| job.key), Utc::now()).await?;
+        let work: Vec<_> = jobs
+            .iter()
+            .map(|job| {
+                let entry = entries.remove(job.key);
+                self.drive(job, entry)
+            })
+            .collect();
+        stream::iter(work).buffer_unordered(self.submit.settings.concurrency).try_collect().await
+    }
+
+    fn shared(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn end(&self) -> Work {
+        let work = self.shared().work;
+        Work { vmray_calls: self.vmray.calls(), vmray_down: self.is_down() && !work.unauthorized, ..work }
+    }
+
+    fn count(&self, change: impl FnOnce(&mut Work)) {
+        change(&mut self.shared().work);
+    }
+
+    fn is_down(&self) -> bool {
+        self.shared().failures >= DOWN_AFTER
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.shared().state.stopped.is_some()
+    }
+
+    fn failed(&self) {
+        self.shared().failures += 1;
+    }
+
+    fn answers(&self) {
+        self.shared().failures = 0;
+    }
+
+    fn stop_using_vmray(&self) {
+        self.shared().failures = DOWN_AFTER;
+    }
+
+    /// Brings one URL as far as it can be brought now.
+    async fn drive(&self, job: &Job<'_>, mut stored: Option<Versioned<Entry>>) -> Result<Left, StoreError> {
+        for _ in 0..RACES {
+            let now = Utc::now();
+            let entry =
+                stored.as_ref().map_or_else(|| Entry::new(job.url.to_owned()), |stored| stored.value.clone());
+            let expected = stored.as_ref().map_or(Expected::New, |stored| stored.expected);
+            let step = self.next_step(&entry, now);
+            if let Step::Leave(left) = step {
+                return Ok(left);
+            }
+            if self.is_down() {
+                return Ok(Left::WhenVmrayIsBack);
+            }
+            let taken = match step {
+                Step::Send(run) => self.send(job, entry, run, expected).await?,
+                Step::LookUp(run) => self.look_up(job, entry, run, expected).await?,
+                Step::Leave(left) => return Ok(left),
+            };
+            stored = match taken {
+                Next::Look(stored) => stored,
+                Next::Leave(left) => return Ok(left),
+            };
+        }
+        // Somebody changes it all the time: they are at work on it.
+        Ok(Left::After(CLAIM_MARGIN))
+    }
+
+    fn next_step(&self, entry: &Entry, now: DateTime<Utc>) -> Step {
+        let shared = self.shared();
+        let perspective = Perspective::new(self.batch, self.header, &shared.state, self.submit.rules(), now);
+        let Some(place) = entry.followed(perspective.follower) else {
+            let given_up = perspective.status_of_unsent().has_ended();
+            return if given_up { Step::Leave(Left::Nothing) } else { Step::Send(None) };
+        };
+        let run = &entry.runs[place];
+        let status = perspective.status_of_run(run);
+        if status.has_ended() || status == Status::Submitted {
+            return Step::Leave(Left::Nothing);
+        }
+        match &run.state {
+            State::Queued { .. } => Step::Send(Some(place)),
+            State::Claimed { until } if *until > now => Step::Leave(Left::After(until_then(*until, now))),
+            State::Claimed { .. } => Step::LookUp(place),
+            State::Unconfirmed { sent_at, missing_at, .. } => {
+                match missing_at.map(|missing_at| self.next_look(*sent_at, missing_at)) {
+                    Some(due) if due > now => Step::Leave(Left::After(until_then(due, now))),
+                    _ => Step::LookUp(place),
+                }
+            }
+            _ => Step::Leave(Left::Nothing),
+        }
+    }
+
+    /// When a submission that was missing once is looked for again.
+    fn next_look(&self, sent_at: DateTime<Utc>, missing_at: DateTime<Utc>) -> DateTime<Utc> {
+        let times = self.submit.times();
+        (missing_at + delta(times.lookup_pause)).max(sent_at + delta(times.lookup_settle))
+    }
+
+    /// Claims a URL, sends it, records what became of it.
+    async fn send(
+        &self,
+        job: &Job<'_>,
+        mut entry: Entry,
+        run: Option<usize>,
+        expected: Expected,
+    ) -> Result<Next, StoreError> {
+        // Waited for before the claim, since a claim runs out.
+        let Some(turn) = self.vmray.submit_turn().await else {
+            return Ok(Next::Leave(Left::After(Duration::ZERO)));
+        };
+        if Instant::now() >= self.last_start {
+            return Ok(Next::Leave(Left::After(Duration::ZERO)));
+        }
+        // The others may have met the end of the quota, or of VMRay, in the meantime.
+        if self.is_down() {
+            return Ok(Next::Leave(Left::WhenVmrayIsBack));
+        }
+        if self.is_stopped() {
+            return Ok(Next::Leave(Left::Nothing));
+        }
+        let now = Utc::now();
+        let begin_before = Instant::now() + CLAIM_MARGIN;
+        let place = match run {
+            Some(place) => place,
+            None => entry.begin(self.batch, uuid::Uuid::new_v4().simple().to_string(), now),
+        };
+        entry.runs[place].state =
+            State::Claimed { until: now + delta(self.submit.times().submit_timeout + CLAIM_MARGIN) };
+        entry.runs[place].attempts += 1;
+        let expected = match self.submit.ledger.put_entry(job.key, &entry, expected, now).await? {
+            Put::Written(expected) => expected,
+            Put::Taken(stored) => return Ok(Next::Look(stored)),
+        };
+        let metadata = lookup::metadata(&entry.runs[place].token);
+        let options = self.header.options.form();
+        let parameters = SubmitParameters { url: job.url, metadata: &metadata, options: &options };
+        let result = turn.submit(parameters, begin_before).await;
+        drop(turn);
+        let left = self.answered(job, &mut entry, place, now, result).await?;
+        self.record(job, entry, place, expected, left).await
+    }
+
+    /// What the answer to a POST makes of a run.
+    async fn answered(
+        &self,
+        job: &Job<'_>,
+        entry: &mut Entry,
+        place: usize,
+        sent_at: DateTime<Utc>,
+        result: Result<common::vmray::client::Accepted, SubmitError>,
+    ) -> Result<Option<Left>, StoreError> {
+        let url = url_for_log(job.url);
+        let run = &mut entry.runs[place];
+        let at = Utc::now();
+        if let Err(error) = &result {
+            tracing::warn!(batch = self.batch, url, %error, "not submitted");
+        }
+        match result {
+            Ok(accepted) => {
+                self.answers();
+                let facts = SubmissionFacts::from(&accepted.submission);
+                run.known = accepted.submission.finished || accepted.submission.used_cache == Some(true);
+                run.state = lookup::state_of(&accepted.submission, facts, at);
+                self.count(|work| if run.known { work.known += 1 } else { work.submitted += 1 });
+                tracing::debug!(batch = self.batch, url, submission = %accepted.submission.id, "submitted");
+                Ok(Some(Left::Nothing))
+            }
+            Err(SubmitError::NoJobs { message }) => {
+                self.answers();
+                run.state = self.state_without_jobs(job.url, message, sent_at, at).await;
+                run.known = true;
+                self.count(|work| work.known += 1);
+                Ok(None)
+            }
+            Err(SubmitError::Refused { message }) => {
+                self.answers();
+                let code = FailureCode::Rejected;
+                run.state = State::Failed { facts: None, code, detail: message, at };
+                self.count(|work| work.failed += 1);
+                Ok(Some(Left::Nothing))
+            }
+            Err(SubmitError::QuotaExceeded { message }) => {
+                run.state = State::QuotaExceeded { detail: message.clone(), at };
+                self.count(|work| work.quota_exceeded += 1);
+                self.stop(&message).await?;
+                Ok(Some(Left::Nothing))
+            }
+            Err(error @ SubmitError::Unauthorized { .. }) => {
+                run.state = State::Queued { reason: Some(error.to_string()) };
+                self.count(|work| work.unauthorized = true);
+                self.stop_using_vmray();
+                Ok(Some(Left::WhenVmrayIsBack))
+            }
+            Err(SubmitError::NotSent { reason, retry_after }) => {
+                run.state = State::Queued { reason: Some(reason) };
+                Ok(self.not_sent(retry_after))
+            }
+            Err(SubmitError::Ambiguous { reason }) => {
+                self.failed();
+                run.state = State::Unconfirmed { sent_at, missing_at: None, reason };
+                self.count(|work| work.unconfirmed += 1);
+                // Looked for at once: a 502 often comes from a gateway whose server has stored it.
+                Ok(None)
+            }
+        }
+    }
+
+    /// `None`: try again here, in turn.
+    fn not_sent(&self, retry_after: Option<Duration>) -> Option<Left> {
+        match retry_after {
+            Some(pause) if pause <= LONGEST_WAIT => None,
+            Some(pause) => {
+                self.stop_using_vmray();
+                Some(Left::After(pause))
+            }
+            None => {
+                self.failed();
+                Some(Left::WhenVmrayIsBack)
+            }
+        }
+    }
+
+    /// VMRay knows the URL and made no jobs: its sample answers, if it can be found.
+    async fn state_without_jobs(
+        &self,
+        url: &str,
+        message: String,
+        sent_at: DateTime<Utc>,
+        at: DateTime<Utc>,
+    ) -> State {
+        match known_sample(&self.vmray, url, at).await {
+            Ok(Some(state)) => state,
+            Ok(None) => {
+                State::Failed { facts: None, code: FailureCode::NoJobs, detail: message, at }
+            }
+            // Not stored, so nothing is lost by asking again.
+            Err(error) => {
+                self.failed();
+                State::Unconfirmed { sent_at, missing_at: None, reason: format!("{message}; {error}") }
+            }
+        }
+    }
+
+    /// The quota is used up: nothing more of this batch is sent.
+    async fn stop(&self, message: &str) -> Result<(), StoreError> {
+        let change = |state: &mut BatchState| {
+            let first = state.stopped.is_none();
+            state.stopped.get_or_insert_with(|| message.to_owned());
+            first
+        };
+        let state = self.submit.ledger.change_state(self.batch, Utc::now(), change).await?;
+        self.shared().state = state;
+        Ok(())
+    }
+
+    /// Writes what became of a run. `left`: what then remains to be done, `None`: see what comes next.
+    async fn record(
+        &self,
+        job: &Job<'_>,
+        entry: Entry,
+        place: usize,
+        expected: Expected,
+        left: Option<Left>,
+    ) -> Result<Next, StoreError> {
+        let run = &entry.runs[place];
+        let mut expected = expected;
+        let mut entry = entry.clone();
+        for _ in 0..RACES {
+            match self.submit.ledger.put_entry(job.key, &entry, expected, Utc::now()).await? {
+                Put::Written(expected) => {
+                    return Ok(match left {
+                        Some(left) => Next::Leave(left),
+                        None => Next::Look(Some(Versioned { value: entry, expected })),
+                    });
+                }
+                // Our claim ran out and somebody looked after the run, or began another one beside it.
+                Put::Taken(Some(stored)) => {
+                    let theirs = stored.value.runs.iter().position(|theirs| theirs.token == run.token);
+                    let Some(theirs) = theirs else { return Ok(Next::Look(Some(stored))) };
+                    if stored.value.runs[theirs].facts().is_some() {
+                        return Ok(Next::Look(Some(stored)));
+                    }
+                    (entry, expected) = (stored.value, stored.expected);
+                    entry.runs[theirs] = run.clone();
+                }
+                Put::Taken(None) => return Ok(Next::Look(None)),
+            }
+        }
+        Ok(Next::Leave(Left::After(CLAIM_MARGIN)))
+    }
+
+    /// Looks in VMRay for a submission of which nobody knows whether it was stored.
+    async fn look_up(
+        &self,
+        job: &Job<'_>,
+        mut entry: Entry,
+        place: usize,
+        expected: Expected,
+    ) -> Result<Next, StoreError> {
+        let now = Utc::now();
+        let lasts = delta(self.submit.times().submit_timeout + CLAIM_MARGIN);
+        let run = &mut entry.runs[place];
+        let (sent_at, missing_at, reason) = match &run.state {
+            State::Unconfirmed { sent_at, missing_at, reason } => (*sent_at, *missing_at, reason.clone()),
+            State::Claimed { until } => {
+                (*until - lasts, None, "its worker ended before it could record the answer".to_owned())
+            }
+            _ => return Ok(Next::Leave(Left::Nothing)),
+        };
+        let found = match submission_of(&self.vmray, &run.token, job.url, sent_at).await {
+            Ok(found) => found,
+            Err(VmrayError::Unauthorized { .. } | VmrayError::Keys(_)) => {
+                self.count(|work| work.unauthorized = true);
+                self.stop_using_vmray();
+                return Ok(Next::Leave(Left::WhenVmrayIsBack));
+            }
+            Err(error) => {
+                tracing::warn!(batch = self.batch, url = url_for_log(job.url), %error, "could not be looked up");
+                self.failed();
+                return Ok(Next::Leave(Left::WhenVmrayIsBack));
+            }
+        };
+        match found {
+            Some(submission) => {
+                let facts = SubmissionFacts::from(&submission);
+                run.state = lookup::state_of(&submission, facts, Utc::now());
+                self.answers();
+                self.count(|work| work.submitted += 1);
+            }
+            None if missing_at.is_some_and(|first| self.next_look(sent_at, first) <= now) => {
+                tracing::info!(
+                    batch = self.batch,
+                    url = url_for_log(job.url),
+                    "VMRay does not have it: sent again"
+                );
+                run.state = State::Queued { reason: Some(reason) };
+            }
+            None => {
+                let missing_at = Some(missing_at.unwrap_or(now));
+                run.state = State::Unconfirmed { sent_at, missing_at, reason };
+            }
+        }
+        self.record(job, entry, place, expected, None).await
+    }
+}
+
+/// What can be done for a URL.
+enum Step {
+    /// Nothing, or not now.
+    Leave(Left),
+    /// Send it, in this run or in a new one.
+    Send(Option<usize>),
+    /// Look for it.
+    LookUp(usize),
+}
+
+/// After a step.
+enum Next {
+    /// See what comes next, from this.
+    Look(Option<Versioned<Entry>>),
+    /// Nothing comes next.
+    Leave(Left),
+}
+
+fn delta(duration: Duration) -> TimeDelta {
+    TimeDelta::from_std(duration).unwrap_or(TimeDelta::MAX)
+}
+
+fn until_then(then: DateTime<Utc>, now: DateTime<Utc>) -> Duration {
+    (then - now).to_std().unwrap_or_default()
+}
