@@ -48,11 +48,12 @@ const MARKS: [(&str, &str); 14] = [
 pub fn refang(text: &str) -> Cow<'_, str> {
     let text = unwrapped(text);
     let (scheme, after) = Scheme::read(text);
-    let (https, live) = match scheme {
-        Scheme::Web { https, live } => (https, live),
-        Scheme::Missing => (false, false),
-        Scheme::Other { word, plain } if !plain => return Cow::Owned(format!("{word}://{after}")),
-        Scheme::Other { .. } => return Cow::Borrowed(text),
+    let (word, live) = match scheme {
+        Scheme::Web { https: true, live } => ("https", live),
+        Scheme::Web { https: false, live } => ("http", live),
+        Scheme::Missing => ("http", false),
+        Scheme::Other { word, live } => (word, live),
+        Scheme::Opaque => return Cow::Borrowed(text),
     };
     let authority = Authority::read(after, live);
     if scheme == Scheme::Missing && authority.is_mailbox() {
@@ -62,7 +63,8 @@ pub fn refang(text: &str) -> Cow<'_, str> {
         return Cow::Borrowed(text);
     }
     let mut url = String::with_capacity(text.len() + 8);
-    url.push_str(if https { "https://" } else { "http://" });
+    url.push_str(word);
+    url.push_str("://");
     url.push_str(&authority.text);
     authority.push_rest(&mut url, !live);
     Cow::Owned(url)
@@ -118,8 +120,10 @@ fn trimmed(text: &str) -> &str {
 enum Scheme<'a> {
     /// http or https in any spelling; `live`: as a browser takes it.
     Web { https: bool, live: bool },
-    /// Another protocol; `plain`: its colon and slashes are not defanged.
-    Other { word: &'a str, plain: bool },
+    /// Another protocol with a host: `ftp://`.
+    Other { word: &'a str, live: bool },
+    /// Another protocol without one: `mailto:`.
+    Opaque,
     /// None.
     Missing,
 }
@@ -145,9 +149,13 @@ impl<'a> Scheme<'a> {
             return (Self::Missing, after);
         }
         // `evil.example:8080` and `localhost:80` are a host and a port, `mailto:someone` is not.
-        let other = separator.colon && is_scheme(word);
-        if other && (separator.slashes || !(word.contains('.') || begins_with_port(after))) {
-            return (Self::Other { word, plain: separator.plain }, after);
+        if separator.colon && is_scheme(word) {
+            if separator.slashes {
+                return (Self::Other { word, live: separator.plain }, after);
+            }
+            if !(word.contains('.') || begins_with_port(after)) {
+                return (Self::Opaque, after);
+            }
         }
         (Self::Missing, text)
     }
