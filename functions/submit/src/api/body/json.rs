@@ -172,8 +172,12 @@ impl Top<'_> {
             intake.faults.push("/options", format!("has more than {MAX_OPTIONS_BYTES} bytes"));
             return Map::new();
         }
-        serde_json::from_str(raw.get()).unwrap_or_else(|_| {
+        if !raw.get().starts_with('{') {
             intake.faults.push("/options", "expected an object");
+            return Map::new();
+        }
+        serde_json::from_str(raw.get()).unwrap_or_else(|error| {
+            intake.faults.push("/options", without_place(&error));
             Map::new()
         })
     }
