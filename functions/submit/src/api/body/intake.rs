@@ -33,7 +33,7 @@ impl Intake {
         if self.inputs.len() == self.max {
             return Err(Full);
         }
-        // A call with a fault is refused as a whole: its inputs are only counted on no longer.
+        // A call with a fault is refused as a whole: no need to keep what else it brings.
         if self.faults.is_empty() {
             self.inputs.push(input);
         }
