@@ -1,0 +1,23 @@
+//! Any bytes as a request: read or refused, never a panic, and never more inputs than allowed.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use submit::api::{
+    body::{Limits, parse},
+    options::Options,
+};
+
+const LIMITS: Limits = Limits { max_urls: 100, max_bytes: 64 * 1024, max_depth: 32 };
+
+fuzz_target!(|bytes: &[u8]| {
+    for content_type in
+        [None, Some("application/json"), Some("text/csv"), Some("application/x-www-form-urlencoded")]
+    {
+        if let Ok(body) = parse(content_type, bytes, LIMITS) {
+            assert!((1..=LIMITS.max_urls).contains(&body.inputs.len()));
+            // Whether the options are right is another question.
+            let _ = Options::read(&body.options, &Options::default(), false);
+        }
+    }
+});

@@ -1,0 +1,125 @@
+//! From an option's text to its value. Texts come trimmed and not blank; errors say what is expected.
+
+use std::{fmt::Display, ops::RangeInclusive, str::FromStr};
+
+use super::Caching;
+use crate::api::fault::shown;
+
+type Parsed<T> = Result<T, String>;
+
+/// VMRay names no limit; a text beyond this is a file in the wrong place.
+const COMMENT_CHARS: usize = 4096;
+
+/// VMRay's limit for one tag.
+const TAG_CHARS: usize = 255;
+
+/// VMRay names no limit; each tag is a label on every submission of the call.
+const TAGS: usize = 100;
+
+/// What VMRay takes in a tag besides letters and digits.
+const TAG_SIGNS: &str = "_.!?;:+-–=/$@%^&)(#\\'";
+
+/// The only retention periods that VMRay has, in days.
+const RETENTION: [u16; 5] = [0, 60, 120, 180, 360];
+
+/// A comment, its line ends made the same.
+pub fn comment(text: &str) -> Parsed<String> {
+    let text = text.replace("\r\n", "\n");
+    let chars = text.chars().count();
+    if chars > COMMENT_CHARS {
+        return Err(format!("{chars} characters; expected at most {COMMENT_CHARS}"));
+    }
+    if text.chars().any(|char| char.is_control() && !matches!(char, '\n' | '\t')) {
+        return Err("has a control character; only line ends and tabs may stand in a comment".to_owned());
+    }
+    Ok(text)
+}
+
+/// One tag.
+pub fn tag(text: &str) -> Parsed<String> {
+    let chars = text.chars().count();
+    if chars > TAG_CHARS {
+        return Err(format!("`{}…` has {chars} characters; expected at most {TAG_CHARS}", shown(text)));
+    }
+    if text.is_empty() {
+        return Err("a tag is empty".to_owned());
+    }
+    match text.chars().find(|char| !char.is_alphanumeric() && !TAG_SIGNS.contains(*char)) {
+        None => Ok(text.to_owned()),
+        Some(char) => Err(format!(
+            "`{}` has {}; VMRay takes letters, digits and {TAG_SIGNS} in a tag, no spaces",
+            shown(text).escape_debug(),
+            sign(char)
+        )),
+    }
+}
+
+fn sign(char: char) -> String {
+    if char.is_whitespace() { "a space".to_owned() } else { format!("`{}`", char.escape_debug()) }
+}
+
+/// Tags joined with commas.
+pub fn tags(text: &str) -> Parsed<Vec<String>> {
+    let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+    unique(items.map(tag).collect::<Result<_, _>>()?)
+}
+
+/// Tags without repeats, in their order, not too many.
+pub fn unique(tags: Vec<String>) -> Parsed<Vec<String>> {
+    let mut kept: Vec<String> = Vec::new();
+    for tag in tags {
+        if kept.contains(&tag) {
+            continue;
+        }
+        if kept.len() == TAGS {
+            return Err(format!("too many tags; expected at most {TAGS}"));
+        }
+        kept.push(tag);
+    }
+    Ok(kept)
+}
+
+/// A retention period in days.
+pub fn retention(text: &str) -> Parsed<u16> {
+    text.parse()
+        .ok()
+        .filter(|days| RETENTION.contains(days))
+        .ok_or_else(|| "expected 0 (never deleted), 60, 120, 180 or 360 days".to_owned())
+}
+
+/// How many recursive samples.
+pub fn recursive_samples(text: &str) -> Parsed<u8> {
+    whole(text, 0..=50)
+}
+
+/// How many dynamic analyses for each sample.
+pub fn dynamic_analyses(text: &str) -> Parsed<u8> {
+    whole(text, 0..=10)
+}
+
+/// How VMRay may use earlier analyses.
+pub fn caching(text: &str) -> Parsed<Caching> {
+    Caching::ALL
+        .into_iter()
+        .find(|caching| caching.as_str().eq_ignore_ascii_case(text))
+        .ok_or_else(|| "expected disabled, enabled, smart or legacy".to_owned())
+}
+
+/// A boolean in any of the spellings that playbooks have.
+pub fn boolean(text: &str) -> Parsed<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "1" | "yes" | "on" => Ok(true),
+        "false" | "0" | "no" | "off" => Ok(false),
+        _ => Err("expected true or false".to_owned()),
+    }
+}
+
+fn whole<T>(text: &str, range: RangeInclusive<T>) -> Parsed<T>
+where
+    T: FromStr + PartialOrd + Display,
+{
+    text.parse()
+        .ok()
+        .filter(|number| range.contains(number))
+        .ok_or_else(|| format!("expected a whole number from {} to {}", range.start(), range.end()))
+}
