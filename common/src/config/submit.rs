@@ -199,19 +199,14 @@ impl SubmitDefaults {
     fn read(reader: &mut Reader<'_>) -> Option<Self> {
         let comment = reader.optional("SUBMIT_COMMENT", parameters::comment);
         let tags = reader.optional("SUBMIT_TAGS", parameters::tags);
-        let retention_days = reader.optional("SUBMIT_RETENTION_DAYS", |text| {
-            parse::whole(text, 0..=u16::MAX).and_then(parameters::retention_days)
-        });
-        let max_recursive_samples = reader.optional("SUBMIT_MAX_RECURSIVE_SAMPLES", |text| {
-            parse::whole(text, 0..=parameters::MOST_RECURSIVE_SAMPLES)
-        });
-        let max_dynamic_analyses_per_sample = reader
-            .optional("SUBMIT_MAX_DYNAMIC_ANALYSES_PER_SAMPLE", |text| {
-                parse::whole(text, 0..=parameters::MOST_DYNAMIC_ANALYSES)
-            });
+        let retention_days = reader.optional("SUBMIT_RETENTION_DAYS", parameters::retention);
+        let max_recursive_samples =
+            reader.optional("SUBMIT_MAX_RECURSIVE_SAMPLES", parameters::recursive_samples);
+        let max_dynamic_analyses_per_sample =
+            reader.optional("SUBMIT_MAX_DYNAMIC_ANALYSES_PER_SAMPLE", parameters::dynamic_analyses);
         let reputation_lookups = reader.optional("SUBMIT_REPUTATION_LOOKUPS", parse::boolean);
         let whois_lookups = reader.optional("SUBMIT_WHOIS_LOOKUPS", parse::boolean);
-        let analysis_caching = reader.optional("SUBMIT_ANALYSIS_CACHING", str::parse);
+        let analysis_caching = reader.optional("SUBMIT_ANALYSIS_CACHING", parameters::caching);
         let allow_shareable = reader.value("SUBMIT_ALLOW_SHAREABLE", parse::boolean);
         Some(Self {
             comment: comment?,

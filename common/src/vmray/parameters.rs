@@ -1,29 +1,27 @@
-//! VMRay's rules for what a submission may be sent with. Pure; texts come as people wrote them, errors say what would
-//! be right.
+//! VMRay's rules for what a submission may be sent with. Texts come trimmed and not blank; errors say what is expected.
 
-use std::fmt;
+use std::fmt::{self, Display};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// Days after which VMRay can be told to delete a submission; 0 means never.
-pub const RETENTION_DAYS: [u16; 5] = [0, 60, 120, 180, 360];
+type Parsed<T> = Result<T, String>;
 
-/// The most samples inside a sample that VMRay can be told to analyse.
-pub const MOST_RECURSIVE_SAMPLES: u8 = 50;
+/// VMRay names no limit; a text beyond this is a file in the wrong place.
+const COMMENT_CHARS: usize = 4096;
 
-/// The most dynamic analyses of one sample that VMRay can be told to make.
-pub const MOST_DYNAMIC_ANALYSES: u8 = 10;
+/// VMRay's limit for one tag.
+const TAG_CHARS: usize = 255;
 
-/// The longest tag that VMRay takes, in characters.
-const LONGEST_TAG: usize = 255;
+/// VMRay names no limit; each tag is a label on every submission of the call.
+const TAGS: usize = 100;
 
-/// VMRay names no limit; nobody reads more than this.
-const MOST_TAGS: usize = 100;
+/// What VMRay takes in a tag besides letters and digits.
+const TAG_SIGNS: &str = "_.!?;:+-–=/$@%^&)(#\\'";
 
-/// VMRay names no limit; this is a comment, not a file.
-const LONGEST_COMMENT: usize = 4096;
+/// The only retention periods that VMRay has, in days.
+const RETENTION: [u16; 5] = [0, 60, 120, 180, 360];
 
 /// Whether VMRay may answer from earlier analyses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -61,78 +59,102 @@ impl fmt::Display for AnalysisCaching {
     }
 }
 
-impl FromStr for AnalysisCaching {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wanted = text.trim();
-        let known = Self::ALL.into_iter().find(|value| value.as_str().eq_ignore_ascii_case(wanted));
-        known.ok_or_else(|| "expected disabled, enabled, smart or legacy".to_owned())
+/// A comment, its line ends made the same.
+pub fn comment(text: &str) -> Parsed<String> {
+    let text = text.replace("\r\n", "\n");
+    let chars = text.chars().count();
+    if chars > COMMENT_CHARS {
+        return Err(format!("{chars} characters; expected at most {COMMENT_CHARS}"));
     }
+    if text.chars().any(|char| char.is_control() && !matches!(char, '\n' | '\t')) {
+        return Err("has a control character; only line ends and tabs may stand in a comment".to_owned());
+    }
+    Ok(text)
 }
 
-/// One of the retentions that VMRay knows.
-pub fn retention_days(days: u16) -> Result<u16, String> {
-    if RETENTION_DAYS.contains(&days) {
-        Ok(days)
-    } else {
-        Err("expected 0 (never deleted), 60, 120, 180 or 360 days".to_owned())
+/// One tag.
+pub fn tag(text: &str) -> Parsed<String> {
+    let chars = text.chars().count();
+    if chars > TAG_CHARS {
+        return Err(format!("`{}…` has {chars} characters; expected at most {TAG_CHARS}", shown(text)));
     }
-}
-
-/// A tag of characters that VMRay takes; it refuses the whole submission for another.
-pub fn tag(text: &str) -> Result<String, String> {
-    const MARKS: &str = "_.!?;:+-–=/$@%^&)(#\\'";
-    let tag = text.trim();
-    if tag.is_empty() {
+    if text.is_empty() {
         return Err("a tag is empty".to_owned());
     }
-    if tag.chars().count() > LONGEST_TAG {
-        return Err(format!("a tag is longer than {LONGEST_TAG} characters"));
-    }
-    match tag.chars().find(|char| !char.is_alphabetic() && !char.is_ascii_digit() && !MARKS.contains(*char)) {
-        Some(wrong) => Err(format!(
-            "a tag has the character {wrong:?}; VMRay takes letters, digits and {MARKS}, and no spaces"
+    match text.chars().find(|char| !char.is_alphanumeric() && !TAG_SIGNS.contains(*char)) {
+        None => Ok(text.to_owned()),
+        Some(char) => Err(format!(
+            "`{}` has {}; VMRay takes letters, digits and {TAG_SIGNS} in a tag, no spaces",
+            shown(text).escape_debug(),
+            sign(char)
         )),
-        None => Ok(tag.to_owned()),
     }
 }
 
-/// Tags with commas between them, each once, in the order given.
-pub fn tags(text: &str) -> Result<Vec<String>, String> {
-    tag_list(text.split(',').filter(|tag| !tag.trim().is_empty()))
+fn sign(char: char) -> String {
+    if char.is_whitespace() { "a space".to_owned() } else { format!("`{}`", char.escape_debug()) }
 }
 
-/// Tags, each once, in the order given.
-pub fn tag_list<'a>(texts: impl Iterator<Item = &'a str>) -> Result<Vec<String>, String> {
-    let mut tags: Vec<String> = Vec::new();
-    for text in texts {
-        let tag = tag(text)?;
-        if !tags.contains(&tag) {
-            tags.push(tag);
+/// Tags joined with commas.
+pub fn tags(text: &str) -> Parsed<Vec<String>> {
+    let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+    unique(items.map(tag).collect::<Result<_, _>>()?)
+}
+
+/// Tags without repeats, in their order, not too many.
+pub fn unique(tags: Vec<String>) -> Parsed<Vec<String>> {
+    let mut kept: Vec<String> = Vec::new();
+    for tag in tags {
+        if kept.contains(&tag) {
+            continue;
         }
-        if tags.len() > MOST_TAGS {
-            return Err(format!("there are more than {MOST_TAGS} tags"));
+        if kept.len() == TAGS {
+            return Err(format!("too many tags; expected at most {TAGS}"));
         }
+        kept.push(tag);
     }
-    Ok(tags)
+    Ok(kept)
 }
 
-/// A comment of printable text.
-pub fn comment(text: &str) -> Result<String, String> {
-    if text.chars().count() > LONGEST_COMMENT {
-        return Err(format!("the comment is longer than {LONGEST_COMMENT} characters"));
-    }
-    if text.chars().any(|char| char.is_control() && char != '\n' && char != '\t') {
-        return Err("the comment has a control character".to_owned());
-    }
-    Ok(text.to_owned())
+/// A retention period in days.
+pub fn retention(text: &str) -> Parsed<u16> {
+    text.parse()
+        .ok()
+        .filter(|days| RETENTION.contains(days))
+        .ok_or_else(|| "expected 0 (never deleted), 60, 120, 180 or 360 days".to_owned())
 }
 
-/// A count inside VMRay's range.
-pub fn count(number: u64, range: RangeInclusive<u8>) -> Result<u8, String> {
-    let wrong = || format!("expected a whole number from {} to {}", range.start(), range.end());
-    u8::try_from(number).ok().filter(|number| range.contains(number)).ok_or_else(wrong)
+/// How many recursive samples.
+pub fn recursive_samples(text: &str) -> Parsed<u8> {
+    whole(text, 0..=50)
+}
+
+/// How many dynamic analyses for each sample.
+pub fn dynamic_analyses(text: &str) -> Parsed<u8> {
+    whole(text, 0..=10)
+}
+
+/// How VMRay may use earlier analyses.
+pub fn caching(text: &str) -> Parsed<AnalysisCaching> {
+    AnalysisCaching::ALL
+        .into_iter()
+        .find(|caching| caching.as_str().eq_ignore_ascii_case(text))
+        .ok_or_else(|| "expected disabled, enabled, smart or legacy".to_owned())
+}
+
+fn whole<T>(text: &str, range: RangeInclusive<T>) -> Parsed<T>
+where
+    T: FromStr + PartialOrd + Display,
+{
+    text.parse()
+        .ok()
+        .filter(|number| range.contains(number))
+        .ok_or_else(|| format!("expected a whole number from {} to {}", range.start(), range.end()))
+}
+
+/// The beginning of a wrong tag.
+fn shown(text: &str) -> &str {
+    text.char_indices().nth(64).map_or(text, |(end, _)| &text[..end])
 }
 
 #[cfg(test)]
@@ -150,9 +172,9 @@ mod tests {
 
     #[test]
     fn retention_and_caching_are_vmrays_own_values() {
-        assert!(RETENTION_DAYS.into_iter().all(|days| retention_days(days) == Ok(days)));
-        assert!(retention_days(61).is_err());
-        assert_eq!("Smart".parse(), Ok(AnalysisCaching::Smart));
-        assert!("always".parse::<AnalysisCaching>().is_err());
+        assert_eq!(retention("180"), Ok(180));
+        assert!(retention("61").is_err());
+        assert_eq!(caching("Smart"), Ok(AnalysisCaching::Smart));
+        assert!(caching("always").is_err());
     }
 }

@@ -1,13 +1,14 @@
 //! How VMRay shall analyse: the options of a call, each checked before anything is sent.
 //!
-//! The same checks serve the deployment's defaults, which come as text: see [`parse`].
+//! VMRay's own rules are [`parameters`]; the deployment's defaults pass the same checks.
 
+use common::config::SubmitDefaults;
+use common::vmray::parameters::{self, AnalysisCaching};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::fault::Fault;
 
-pub mod parse;
 mod reader;
 
 use reader::Reader;
@@ -45,44 +46,31 @@ pub struct Options {
     /// Whether VMRay asks WHOIS.
     pub whois_lookups: Option<bool>,
     /// Whether VMRay may answer from earlier analyses.
-    pub analysis_caching: Option<Caching>,
+    pub analysis_caching: Option<AnalysisCaching>,
     /// Whether VMRay may share the sample's hash with others.
     pub shareable: bool,
     /// Send again although the URL is known.
     pub force: bool,
 }
 
-/// Whether VMRay may answer from earlier analyses, and from which.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Caching {
-    /// Analyse anew.
-    Disabled,
-    /// Answer from earlier analyses.
-    Enabled,
-    /// Answer from earlier analyses that VMRay takes for still right.
-    Smart,
-    /// As old servers did: a known sample gets no jobs.
-    Legacy,
-}
-
-impl Caching {
-    /// Every value.
-    pub const ALL: [Self; 4] = [Self::Disabled, Self::Enabled, Self::Smart, Self::Legacy];
-
-    /// VMRay's word for it.
+impl Options {
+    /// The deployment's defaults.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Disabled => "disabled",
-            Self::Enabled => "enabled",
-            Self::Smart => "smart",
-            Self::Legacy => "legacy",
+    pub fn from_defaults(defaults: &SubmitDefaults) -> Self {
+        Self {
+            comment: defaults.comment.clone(),
+            tags: defaults.tags.clone(),
+            retention_days: defaults.retention_days,
+            max_recursive_samples: defaults.max_recursive_samples,
+            max_dynamic_analyses_per_sample: defaults.max_dynamic_analyses_per_sample,
+            reputation_lookups: defaults.reputation_lookups,
+            whois_lookups: defaults.whois_lookups,
+            analysis_caching: defaults.analysis_caching,
+            shareable: false,
+            force: false,
         }
     }
-}
 
-impl Options {
     /// `given` over the deployment's `defaults`; all faults at once, with pointers `/options/<name>`.
     ///
     /// Null and a blank text mean not given: playbooks send them for the fields that nobody filled in.
@@ -93,24 +81,24 @@ impl Options {
     ) -> Result<Self, Vec<Fault>> {
         let mut reader = Reader::new(given);
         let options = Self {
-            comment: reader.text("comment", parse::comment).or_else(|| defaults.comment.clone()),
+            comment: reader.text("comment", parameters::comment).or_else(|| defaults.comment.clone()),
             tags: reader.tags("tags").unwrap_or_else(|| defaults.tags.clone()),
-            retention_days: reader.text("retention_days", parse::retention).or(defaults.retention_days),
+            retention_days: reader.text("retention_days", parameters::retention).or(defaults.retention_days),
             max_recursive_samples: reader
-                .text("max_recursive_samples", parse::recursive_samples)
+                .text("max_recursive_samples", parameters::recursive_samples)
                 .or(defaults.max_recursive_samples),
             max_dynamic_analyses_per_sample: reader
-                .text("max_dynamic_analyses_per_sample", parse::dynamic_analyses)
+                .text("max_dynamic_analyses_per_sample", parameters::dynamic_analyses)
                 .or(defaults.max_dynamic_analyses_per_sample),
-            reputation_lookups: reader
-                .text("reputation_lookups", parse::boolean)
-                .or(defaults.reputation_lookups),
-            whois_lookups: reader.text("whois_lookups", parse::boolean).or(defaults.whois_lookups),
-            analysis_caching: reader.text("analysis_caching", parse::caching).or(defaults.analysis_caching),
+            reputation_lookups: reader.text("reputation_lookups", boolean).or(defaults.reputation_lookups),
+            whois_lookups: reader.text("whois_lookups", boolean).or(defaults.whois_lookups),
+            analysis_caching: reader
+                .text("analysis_caching", parameters::caching)
+                .or(defaults.analysis_caching),
             shareable: reader
                 .text("shareable", |text| shareable(text, shareable_allowed))
                 .unwrap_or(defaults.shareable && shareable_allowed),
-            force: reader.text("force", parse::boolean).unwrap_or(defaults.force),
+            force: reader.text("force", boolean).unwrap_or(defaults.force),
         };
         reader.finish().map(|()| options)
     }
@@ -159,8 +147,17 @@ impl Options {
     }
 }
 
+/// A boolean in any of the spellings that playbooks have.
+fn boolean(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "1" | "yes" | "on" => Ok(true),
+        "false" | "0" | "no" | "off" => Ok(false),
+        _ => Err("expected true or false".to_owned()),
+    }
+}
+
 fn shareable(text: &str, allowed: bool) -> Result<bool, String> {
-    match parse::boolean(text)? {
+    match boolean(text)? {
         true if !allowed => Err("this deployment does not allow sharing with third parties".to_owned()),
         shareable => Ok(shareable),
     }

@@ -75,17 +75,21 @@ impl<'a> Reader<'a> {
     /// Tags as a list or joined with commas. An empty list takes the deployment's tags away.
     pub(super) fn tags(&mut self, name: &str) -> Option<Vec<String>> {
         let Some(Value::Array(items)) = self.given.get(name) else {
-            return self.text(name, parse::tags);
+            return self.text(name, parameters::tags);
         };
         let pointer = below(POINTER, name);
         let mut tags = Vec::new();
         for (index, item) in items.iter().enumerate() {
-            match item.as_str().map(str::trim).map_or_else(|| Err("expected a text".to_owned()), parse::tag) {
+            match item
+                .as_str()
+                .map(str::trim)
+                .map_or_else(|| Err("expected a text".to_owned()), parameters::tag)
+            {
                 Ok(tag) => tags.push(tag),
                 Err(detail) => self.faults.push(format!("{pointer}/{index}"), detail),
             }
         }
-        parse::unique(tags).map_or_else(|detail| self.fault(pointer, detail), Some)
+        parameters::unique(tags).map_or_else(|detail| self.fault(pointer, detail), Some)
     }
 
     pub(super) fn finish(self) -> Result<(), Vec<Fault>> {

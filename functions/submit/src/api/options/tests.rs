@@ -28,7 +28,7 @@ fn everything() -> Options {
         max_dynamic_analyses_per_sample: Some(10),
         reputation_lookups: Some(true),
         whois_lookups: Some(false),
-        analysis_caching: Some(Caching::Smart),
+        analysis_caching: Some(AnalysisCaching::Smart),
         shareable: false,
         force: true,
     }
@@ -144,22 +144,22 @@ fn sharing_needs_the_deployments_leave() {
 #[test]
 fn tags_are_those_that_vmray_takes() {
     for tag in ["phishing", "größe", "日本", "TLP:AMBER", r"a_.!?;:+-–=/$@%^&)(#\'"] {
-        assert_eq!(parse::tag(tag), Ok(tag.to_owned()));
+        assert_eq!(parameters::tag(tag), Ok(tag.to_owned()));
     }
     for tag in ["two words", "a,b", "a\"b", "<x>", "", "a\u{a0}b", "a\nb", &"x".repeat(256)] {
-        assert!(parse::tag(tag).is_err(), "{tag}");
+        assert!(parameters::tag(tag).is_err(), "{tag}");
     }
     let many: Vec<String> = (0..101).map(|number| format!("t{number}")).collect();
-    assert!(parse::tags(&many[..100].join(",")).is_ok());
+    assert!(parameters::tags(&many[..100].join(",")).is_ok());
     assert_eq!(faults(json!({"tags": many}))[0].0, "/options/tags");
 }
 
 #[test]
 fn a_comment_has_an_end_and_its_line_ends_are_made_the_same() {
-    assert_eq!(parse::comment("a\r\nb\tc").as_deref(), Ok("a\nb\tc"));
-    assert!(parse::comment(&"ü".repeat(4096)).is_ok());
-    assert!(parse::comment(&"ü".repeat(4097)).is_err());
-    assert!(parse::comment("a\0").is_err());
+    assert_eq!(parameters::comment("a\r\nb\tc").as_deref(), Ok("a\nb\tc"));
+    assert!(parameters::comment(&"ü".repeat(4096)).is_ok());
+    assert!(parameters::comment(&"ü".repeat(4097)).is_err());
+    assert!(parameters::comment("a\0").is_err());
 }
 
 #[test]
