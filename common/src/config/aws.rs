@@ -29,7 +29,7 @@ pub async fn sdk_config() -> SdkConfig {
 /// What an SDK error says, and what can be done about it.
 ///
 /// Never the SDK's own long form: that one prints raw answers, which may hold a secret.
-pub(crate) fn explain<E, R>(error: &SdkError<E, R>) -> String
+pub fn explain<E, R>(error: &SdkError<E, R>) -> String
 where
     E: ProvideErrorMetadata + Error + 'static,
     R: std::fmt::Debug + 'static,

@@ -125,7 +125,8 @@ async fn state_of_sample(
     at: DateTime<Utc>,
 ) -> Result<Option<State>, VmrayError> {
     let rows = vmray.submissions_of_sample(sample.id).await?;
-    let submissions = || rows.iter().map(|row| &row.submission).filter(|row| row.sample_id == Some(sample.id));
+    let submissions =
+        || rows.iter().map(|row| &row.submission).filter(|row| row.sample_id == Some(sample.id));
     let finished = submissions().filter(|row| row.finished).max_by_key(|row| row.id);
     if let Some(submission) = finished.or_else(|| submissions().max_by_key(|row| row.id)) {
         let facts = SubmissionFacts::from(submission);
@@ -205,12 +206,16 @@ mod tests {
             let submission: Submission = serde_json::from_str(text).unwrap();
             state_of(&submission, SubmissionFacts::from(&submission), DateTime::UNIX_EPOCH)
         };
-        let finished = r#"{"submission_id":1,"submission_finished":true,"submission_verdict":null,"submission_status":"#;
+        let finished =
+            r#"{"submission_id":1,"submission_finished":true,"submission_verdict":null,"submission_status":"#;
         assert!(matches!(state(&format!("{finished}\"error\"}}")), State::Failed { .. }));
         match state(&format!("{finished}\"success\"}}")) {
             State::Finished { facts, .. } => assert_eq!(facts.verdict, Some(Verdict::NotAvailable)),
             other => panic!("{other:?}"),
         }
-        assert!(matches!(state(r#"{"submission_id":1,"submission_finished":false}"#), State::Submitted { .. }));
+        assert!(matches!(
+            state(r#"{"submission_id":1,"submission_finished":false}"#),
+            State::Submitted { .. }
+        ));
     }
 }

@@ -146,10 +146,8 @@ impl Submit {
         let own_domains = [gate.own_domains.as_slice(), &keys.own_domains].concat();
         let deny = [gate.deny.as_slice(), &keys.deny].concat();
         let gate = Gate::new(&own_domains, &deny, gate.allow_sensitive).map_err(ServiceError::Gate)?;
-        let callers = Callers::read(keys.callers.as_ref()).map_err(|problem| SecretsError::Malformed {
-            origin: keys.origin().to_owned(),
-            problem,
-        })?;
+        let callers = Callers::read(keys.callers.as_ref())
+            .map_err(|problem| SecretsError::Malformed { origin: keys.origin().to_owned(), problem })?;
         let http = http::client(&http::HttpSettings {
             ca_bundle: keys.ca_bundle.clone(),
             verify_tls: self.settings.vmray.verify_tls,

@@ -146,6 +146,19 @@ impl Counts {
         } += 1;
     }
 
+    /// Counts those of another part, too.
+    pub fn merge(&mut self, other: Self) {
+        self.total += other.total;
+        self.pending += other.pending;
+        self.submitted += other.submitted;
+        self.unconfirmed += other.unconfirmed;
+        self.finished += other.finished;
+        self.refused += other.refused;
+        self.failed += other.failed;
+        self.quota_exceeded += other.quota_exceeded;
+        self.timed_out += other.timed_out;
+    }
+
     /// Whether every input has ended.
     #[must_use]
     pub fn done(&self) -> bool {
@@ -446,9 +459,8 @@ mod tests {
         let (header, state) = (header(), BatchState::default());
         let perspective = Perspective::new("b", &header, &state, RULES, at(1));
         let finished = || State::Finished { facts: facts(), at: at(0) };
-        let source = |entry: &Entry, duplicate| {
-            perspective.outcome(&item(duplicate), Some(entry), None).source
-        };
+        let source =
+            |entry: &Entry, duplicate| perspective.outcome(&item(duplicate), Some(entry), None).source;
         assert_eq!(source(&entry("b", finished()), false), Some(Source::New));
         assert_eq!(source(&entry("b", finished()), true), Some(Source::Duplicate));
         assert_eq!(source(&entry("other", finished()), false), Some(Source::Reused));

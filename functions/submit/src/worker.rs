@@ -117,10 +117,7 @@ impl Submit {
             let perspective = Perspective::of(&batch, self.rules(), now);
             let unsent = chunk.items.iter().any(|item| {
                 let entry = item.key().and_then(|key| entries.get(key)).map(|entry| &entry.value);
-                matches!(
-                    perspective.outcome(item, entry, None).status,
-                    Status::Pending | Status::Unconfirmed
-                )
+                matches!(perspective.outcome(item, entry, None).status, Status::Pending | Status::Unconfirmed)
             });
             if unsent {
                 let message = Message::Chunk { batch: batch.id.clone(), chunk: number, attempt: 0 };
@@ -455,9 +452,7 @@ impl Pass<'_> {
     ) -> State {
         match known_sample(&self.vmray, url, at).await {
             Ok(Some(state)) => state,
-            Ok(None) => {
-                State::Failed { facts: None, code: FailureCode::NoJobs, detail: message, at }
-            }
+            Ok(None) => State::Failed { facts: None, code: FailureCode::NoJobs, detail: message, at },
             // Not stored, so nothing is lost by asking again.
             Err(error) => {
                 self.failed();

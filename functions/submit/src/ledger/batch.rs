@@ -160,7 +160,10 @@ mod tests {
 
     #[test]
     fn an_item_survives_being_stored() {
-        for item in [item(3), Item { id: None, input: Some("x".to_owned()), fate: Fate::Refuse { code: "y".to_owned() } }] {
+        for item in [
+            item(3),
+            Item { id: None, input: Some("x".to_owned()), fate: Fate::Refuse { code: "y".to_owned() } },
+        ] {
             let stored = serde_json::to_value(&item).unwrap();
             assert_eq!(serde_json::from_value::<Item>(stored).unwrap(), item);
         }

@@ -190,11 +190,7 @@ impl Ledger {
     }
 
     /// One entry.
-    pub async fn entry(
-        &self,
-        key: &str,
-        now: DateTime<Utc>,
-    ) -> Result<Option<Versioned<Entry>>, StoreError> {
+    pub async fn entry(&self, key: &str, now: DateTime<Utc>) -> Result<Option<Versioned<Entry>>, StoreError> {
         Ok(self.entries([key], now).await?.remove(key))
     }
 
@@ -301,6 +297,12 @@ impl Ledger {
         Ok(())
     }
 
+    /// What has happened to a batch since it was accepted.
+    pub async fn state(&self, batch: &str, now: DateTime<Utc>) -> Result<BatchState, StoreError> {
+        let state = self.read::<BatchState>(&batch_place(batch, "state"), now).await?;
+        Ok(state.map(|state| state.value).unwrap_or_default())
+    }
+
     /// Changes a batch's state; `change` says `false` when there is nothing to change.
     pub async fn change_state(
         &self,
@@ -343,12 +345,7 @@ impl Ledger {
     }
 
     /// Notes that VMRay has answered for a chunk: from now on a missing verdict is VMRay's, not ours.
-    pub async fn end_refresh(
-        &self,
-        batch: &str,
-        chunk: usize,
-        now: DateTime<Utc>,
-    ) -> Result<(), StoreError> {
+    pub async fn end_refresh(&self, batch: &str, chunk: usize, now: DateTime<Utc>) -> Result<(), StoreError> {
         let place = batch_place(batch, &refresh_part(chunk));
         let Some(turn) = self.read::<Refresh>(&place, now).await? else { return Ok(()) };
         let answered = Refresh { answered_at: Some(now), ..turn.value };

@@ -52,7 +52,12 @@ impl SqsQueue {
             if refused.is_empty() {
                 return Ok(());
             }
-            reason = answer.failed().iter().map(|e| e.message().unwrap_or(e.code())).collect::<Vec<_>>().join("; ");
+            reason = answer
+                .failed()
+                .iter()
+                .map(|e| e.message().unwrap_or(e.code()))
+                .collect::<Vec<_>>()
+                .join("; ");
             entries.retain(|entry| refused.iter().any(|id| id == entry.id()));
         }
         Err(self.failed(entries.len(), reason))
@@ -74,9 +79,8 @@ impl SqsQueue {
 #[async_trait]
 impl Queue for SqsQueue {
     async fn send(&self, messages: Vec<Delayed>) -> Result<(), QueueError> {
-        stream::iter(messages.chunks(BATCH).map(|batch| self.send_batch(batch)))
-            .buffer_unordered(CALLS_AT_ONCE)
-            .try_collect()
-            .await
+        // Collected: a lazy closure over borrowed slices cannot be shown to be `Send`.
+        let calls: Vec<_> = messages.chunks(BATCH).map(|batch| self.send_batch(batch)).collect();
+        stream::iter(calls).buffer_unordered(CALLS_AT_ONCE).try_collect().await
     }
 }

@@ -1,8 +1,9 @@
 //! Reads one option at a time and remembers everything that is wrong.
 
+use common::vmray::parameters;
 use serde_json::{Map, Value};
 
-use super::{NAMES, parse};
+use super::NAMES;
 use crate::api::{
     fault::{Fault, Faults, below, shown},
     words,

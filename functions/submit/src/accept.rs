@@ -1,0 +1,292 @@
+//! Accepting a call: which URLs may be sent, which are known, and the batch that stands for the call.
+//!
+//! The order makes it safe to die anywhere: a message that looks after the batch in a minute, then the chunks, then the
+//! header, then a message for each chunk. Without the header nothing was accepted, and the caller has no answer.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use common::config::LedgerScope;
+use common::telemetry::url_for_log;
+use serde_json::{Map, Value};
+
+use crate::api::body::{Input, Value as InputValue};
+use crate::api::callers::Caller;
+use crate::api::options::Options;
+use crate::ledger::batch::{BatchState, Chunk, Fate, Header, Item, into_chunks};
+use crate::ledger::{Batch, CallRecord, Put, entry_key, hash};
+use crate::queue::{Delayed, Message};
+use crate::service::{ServiceError, Submit};
+use crate::url::{Gate, Refusal};
+use crate::view::{Counts, Perspective, Source, Status};
+use crate::worker::distinct_keys;
+
+/// When somebody looks whether a call got to its end.
+const GUARD_DELAY: Duration = Duration::from_mins(1);
+
+/// How much of a refused text is shown to its caller again.
+const ECHO_CHARS: usize = 256;
+
+/// Times that a lost race for a call is run again.
+const RACES: u32 = 10;
+
+/// What a call asks for, read and checked.
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub(crate) inputs: Vec<Input>,
+    pub(crate) options: Options,
+    /// As given: what makes two calls the same.
+    pub(crate) given_options: Map<String, Value>,
+    pub(crate) idempotency_key: Option<String>,
+}
+
+/// Why a call was not accepted.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AcceptError {
+    /// The same idempotency key was used for another call.
+    #[error("the idempotency key was used with another body")]
+    OtherCall,
+    /// The caller has sent as many URLs today as it may.
+    #[error("of {limit} URLs a day {used} are used, and this call would send {wanted} more")]
+    DayLimit { limit: u64, used: u64, wanted: u64 },
+    /// Nothing works.
+    #[error(transparent)]
+    Service(#[from] ServiceError),
+}
+
+impl<E: Into<ServiceError>> From<E> for AcceptError
+where
+    E: IntoServiceError,
+{
+    fn from(error: E) -> Self {
+        Self::Service(error.into())
+    }
+}
+
+/// The errors that are the service's; keeps the conversions apart.
+pub(crate) trait IntoServiceError {}
+impl IntoServiceError for common::store::StoreError {}
+impl IntoServiceError for crate::queue::QueueError {}
+
+/// What would become of each input.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) chunks: Vec<Chunk>,
+    /// By chunk: how many of its URLs nobody has sent yet.
+    pub(crate) unsent: Vec<usize>,
+}
+
+impl Plan {
+    pub(crate) fn urls_to_send(&self) -> u64 {
+        self.unsent.iter().sum::<usize>() as u64
+    }
+}
+
+impl Submit {
+    /// Makes the batch of a call, or finds the one that the call has made before.
+    pub(crate) async fn accept(
+        &self,
+        gate: &Gate,
+        caller: &Caller,
+        call: Call,
+    ) -> Result<Batch, AcceptError> {
+        let now = Utc::now();
+        let request_hash = request_hash(&call);
+        let place = match &call.idempotency_key {
+            Some(key) => hash(&["key", key]),
+            None => hash(&["call", &request_hash]),
+        };
+        let items = self.items(gate, caller, call.inputs, &call.options);
+        let header = Header {
+            caller: caller.name.clone(),
+            created_at: now,
+            chunk_sizes: Vec::new(),
+            options: call.options,
+        };
+        for _ in 0..RACES {
+            let (record, expected) = self.ledger.call(&caller.name, &place, now).await?;
+            let record = match record {
+                Some(record) => {
+                    if record.request_hash != request_hash {
+                        return Err(AcceptError::OtherCall);
+                    }
+                    match self.ledger.batch(&record.batch, now).await? {
+                        // Under an idempotency key for good, else as long as it runs.
+                        Some(batch) if call.idempotency_key.is_some() || !self.is_done(&batch).await? => {
+                            return Ok(batch);
+                        }
+                        Some(_) => None,
+                        // Its call has died, or is at it now: the same batch can be made twice.
+                        None => Some(record),
+                    }
+                }
+                None => None,
+            };
+            let batch = match record {
+                Some(record) => record.batch,
+                None => {
+                    let batch = uuid::Uuid::new_v4().to_string();
+                    let record = CallRecord { batch: batch.clone(), request_hash: request_hash.clone() };
+                    match self.ledger.put_call(&caller.name, &place, &record, expected, now).await? {
+                        Put::Written(_) => batch,
+                        Put::Taken(_) => continue,
+                    }
+                }
+            };
+            return self.create(caller, batch, header, items, now).await;
+        }
+        Err(AcceptError::Service(ServiceError::Store(common::store::StoreError::Unavailable {
+            doing: "record a call",
+            place: "the ledger".to_owned(),
+            reason: "too many calls of the same kind at the same time; send it again".to_owned(),
+        })))
+    }
+
+    async fn create(
+        &self,
+        caller: &Caller,
+        id: String,
+        mut header: Header,
+        items: Vec<Item>,
+        now: DateTime<Utc>,
+    ) -> Result<Batch, AcceptError> {
+        let chunks = into_chunks(items);
+        header.chunk_sizes =
+            chunks.iter().map(|chunk| u32::try_from(chunk.items.len()).unwrap_or(u32::MAX)).collect();
+        let plan = self.plan(&id, &header, chunks, now).await?;
+        let urls = plan.urls_to_send();
+        if urls > 0 {
+            let limit = caller.urls_per_day(&self.settings.limits);
+            if let Err(used) = self.ledger.count_urls(&caller.name, urls, limit, now).await? {
+                return Err(AcceptError::DayLimit { limit, used, wanted: urls });
+            }
+            let guard = Message::Guard { batch: id.clone() };
+            self.queue.send(vec![Delayed { message: guard, delay: GUARD_DELAY }]).await?;
+        }
+        self.ledger.create_batch(&id, &header, &plan.chunks, now).await?;
+        let unsent = plan.unsent.iter().enumerate().filter(|(_, unsent)| **unsent > 0);
+        let messages =
+            unsent.map(|(chunk, _)| Delayed::now(Message::Chunk { batch: id.clone(), chunk, attempt: 0 }));
+        self.queue.send(messages.collect()).await?;
+        tracing::info!(
+            batch = id,
+            caller = caller.name,
+            inputs = header.total(),
+            to_send = urls,
+            "batch accepted"
+        );
+        let state = BatchState::default();
+        Ok(Batch { id, header, chunks: plan.chunks, state, refreshes: std::collections::HashMap::default() })
+    }
+
+    /// What would become of the inputs of a batch, chunk by chunk.
+    pub(crate) async fn plan(
+        &self,
+        id: &str,
+        header: &Header,
+        chunks: Vec<Chunk>,
+        now: DateTime<Utc>,
+    ) -> Result<Plan, ServiceError> {
+        let state = BatchState::default();
+        let perspective = Perspective::new(id, header, &state, self.rules(), now);
+        let mut planned = HashSet::new();
+        let mut unsent = Vec::with_capacity(chunks.len());
+        for chunk in &chunks {
+            let entries = self.ledger.entries(distinct_keys(chunk), now).await?;
+            let to_send = chunk.items.iter().filter(|item| {
+                let entry = item.key().and_then(|key| entries.get(key)).map(|entry| &entry.value);
+                let outcome = perspective.outcome(item, entry, None);
+                matches!(outcome.status, Status::Pending | Status::Unconfirmed)
+                    && outcome.source != Some(Source::Duplicate)
+            });
+            let keys: Vec<_> = to_send.filter_map(Item::key).map(str::to_owned).collect();
+            unsent.push(keys.into_iter().filter(|key| planned.insert(key.clone())).count());
+        }
+        Ok(Plan { chunks, unsent })
+    }
+
+    /// What is to become of each input, by the gate alone.
+    pub(crate) fn items(
+        &self,
+        gate: &Gate,
+        caller: &Caller,
+        inputs: Vec<Input>,
+        options: &Options,
+    ) -> Vec<Item> {
+        let scope = match self.settings.scope {
+            LedgerScope::Caller => format!("caller {}", caller.name),
+            LedgerScope::Deployment => "deployment".to_owned(),
+        };
+        let analysis = options.analysis_key();
+        let mut seen = HashSet::new();
+        inputs
+            .into_iter()
+            .map(|input| {
+                let mut item = gated(gate, input);
+                if let Fate::Send { url, key, duplicate } = &mut item.fate {
+                    *key = entry_key(&scope, url, &analysis);
+                    *duplicate = !seen.insert(key.clone());
+                }
+                item
+            })
+            .collect()
+    }
+
+    /// Whether every input of a batch has ended.
+    pub(crate) async fn is_done(&self, batch: &Batch) -> Result<bool, ServiceError> {
+        let now = Utc::now();
+        let mut counts = Counts::default();
+        let perspective = Perspective::of(batch, self.rules(), now);
+        for (number, chunk) in batch.chunks.iter().enumerate() {
+            let entries = self.ledger.entries(distinct_keys(chunk), now).await?;
+            for item in &chunk.items {
+                let entry = item.key().and_then(|key| entries.get(key)).map(|entry| &entry.value);
+                counts.add(perspective.outcome(item, entry, batch.refreshes.get(&number)).status);
+            }
+            if !counts.done() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// What the gate says of an input; the ledger key is not known yet.
+fn gated(gate: &Gate, input: Input) -> Item {
+    let (text, checked) = match input.value {
+        InputValue::Url(text) => {
+            let checked = gate.check(&text);
+            (text, checked)
+        }
+        InputValue::NotAUrl(text) => (text, Err(Refusal::NotAUrl)),
+    };
+    match checked {
+        Ok(url) => {
+            let url = url.as_str().to_owned();
+            let input_text = (text != url).then_some(text);
+            let fate = Fate::Send { url, key: String::new(), duplicate: false };
+            Item { id: input.id, input: input_text, fate }
+        }
+        Err(refusal) => {
+            tracing::info!(url = url_for_log(&text), code = refusal.code(), "refused");
+            // Whoever reads the store later must not be able to use the token.
+            let shown = (refusal != Refusal::SensitiveToken).then(|| text.chars().take(ECHO_CHARS).collect());
+            Item { id: input.id, input: shown, fate: Fate::Refuse { code: refusal.code().to_owned() } }
+        }
+    }
+}
+
+/// What makes two calls the same: inputs with their ids in their order, and the options as given.
+fn request_hash(call: &Call) -> String {
+    let mut parts = Vec::with_capacity(call.inputs.len() * 2 + 1);
+    for input in &call.inputs {
+        parts.push(
+            input.id.as_ref().map_or_else(String::new, |id| serde_json::to_string(id).unwrap_or_default()),
+        );
+        let (InputValue::Url(text) | InputValue::NotAUrl(text)) = &input.value;
+        parts.push(text.clone());
+    }
+    parts.push(Value::Object(call.given_options.clone()).to_string());
+    hash(&parts.iter().map(String::as_str).collect::<Vec<_>>())
+}

@@ -1,0 +1,238 @@
+//! What a batch looks like to its caller.
+
+use std::time::Duration;
+
+use chrono::Utc;
+use common::http::Deadline;
+use common::mapping::{Attribute, submission_attributes};
+use common::vmray::model::{SampleId, SubmissionId, Verdict};
+use futures::{StreamExt, TryStreamExt, stream};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use tokio::time::Instant;
+
+use super::body::Id;
+use super::http::Response;
+use crate::ledger::Batch;
+use crate::ledger::batch::{Fate, Item};
+use crate::quota::Quota;
+use crate::service::{ServiceError, Submit};
+use crate::view::{Counts, Outcome, Perspective, Source, Status};
+use crate::worker::distinct_keys;
+
+/// Chunks looked at at the same time: a big batch takes no longer than its slowest parts, and little memory.
+const CHUNKS_AT_ONCE: usize = 4;
+
+/// The most bytes of results in one answer. Lambda answers at most 6 MB, in which each quote of ours takes two.
+const MOST_RESULT_BYTES: usize = 3_500_000;
+
+/// How long one request asks VMRay for verdicts; what is not asked for by then is next time.
+const REFRESH_PATIENCE: Duration = Duration::from_secs(6);
+
+/// When a caller should look again: soon while something is still to be sent, later while VMRay works.
+const LOOK_AGAIN_SOON: u64 = 5;
+const LOOK_AGAIN_LATER: u64 = 15;
+
+/// Which part of the results is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Page {
+    /// The first input.
+    pub(crate) start: usize,
+    /// The most results; `None`: no results at all.
+    pub(crate) limit: Option<usize>,
+}
+
+/// Results in one answer when nobody says how many.
+pub(crate) const DEFAULT_LIMIT: usize = 1000;
+
+impl Page {
+    /// The first results.
+    pub(crate) const FIRST: Self = Self { start: 0, limit: Some(DEFAULT_LIMIT) };
+}
+
+/// A batch as its caller sees it.
+#[derive(Debug, Serialize)]
+pub(crate) struct BatchAnswer<'a> {
+    pub(crate) batch_id: &'a str,
+    pub(crate) done: bool,
+    pub(crate) errors: bool,
+    pub(crate) counts: Counts,
+    pub(crate) pending_ids: Vec<&'a str>,
+    pub(crate) quota: Option<Quota>,
+    pub(crate) next_cursor: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) results: Option<Box<RawValue>>,
+}
+
+/// One input as its caller sees it: all scalars but the attributes.
+#[derive(Debug, Serialize)]
+pub(crate) struct ResultRow<'a> {
+    index: usize,
+    id: Option<&'a Id>,
+    input: Option<&'a str>,
+    url: Option<&'a str>,
+    status: Status,
+    source: Option<Source>,
+    verdict: Option<Verdict>,
+    severity: Option<&'a str>,
+    score: Option<u8>,
+    submission_id: Option<SubmissionId>,
+    sample_id: Option<SampleId>,
+    report_url: Option<&'a str>,
+    error_code: Option<&'a str>,
+    error_detail: Option<&'a str>,
+    attributes: Vec<Attribute>,
+}
+
+impl<'a> ResultRow<'a> {
+    pub(crate) fn new(index: usize, item: &'a Item, outcome: &Outcome<'a>) -> Self {
+        let url = match &item.fate {
+            Fate::Send { url, .. } => Some(url.as_str()),
+            Fate::Refuse { .. } => None,
+        };
+        let facts = outcome.facts;
+        // What VMRay says before it is done is no verdict.
+        let ended = facts.filter(|_| outcome.status == Status::Finished);
+        Self {
+            index,
+            id: item.id.as_ref(),
+            input: item.input.as_deref().or(url),
+            url,
+            status: outcome.status,
+            source: outcome.source,
+            verdict: ended.and_then(|facts| facts.verdict),
+            severity: ended.and_then(|facts| facts.severity.as_deref()),
+            score: ended.and_then(|facts| facts.score),
+            submission_id: facts.and_then(|facts| facts.submission_id),
+            sample_id: facts.and_then(|facts| facts.sample_id),
+            report_url: facts.and_then(|facts| facts.report_url.as_deref()),
+            error_code: outcome.error_code,
+            error_detail: outcome.error_detail,
+            attributes: facts.map(submission_attributes).unwrap_or_default(),
+        }
+    }
+}
+
+/// What one chunk adds to an answer.
+struct Part {
+    counts: Counts,
+    /// JSON texts of the results inside the page, by index.
+    rows: Vec<(usize, String)>,
+}
+
+impl Submit {
+    /// The batch as it stands, with what VMRay says now.
+    pub(crate) async fn answer<'a>(
+        &self,
+        batch: &'a Batch,
+        page: Page,
+        deadline: Deadline,
+    ) -> Result<BatchAnswer<'a>, ServiceError> {
+        let patience = Deadline::at(Instant::now() + deadline.remaining().min(REFRESH_PATIENCE));
+        let parts: Vec<_> =
+            (0..batch.chunks.len()).map(|chunk| self.part(batch, chunk, page, patience)).collect();
+        let parts = async { stream::iter(parts).buffered(CHUNKS_AT_ONCE).try_collect::<Vec<_>>().await };
+        let (parts, quota) = tokio::join!(parts, self.quota());
+        let mut counts = Counts::default();
+        let mut rows = Vec::new();
+        for part in parts? {
+            counts.merge(part.counts);
+            rows.extend(part.rows);
+        }
+        let (results, next) = page.limit.map_or((None, None), |_| joined(rows, page, counts.total));
+        Ok(BatchAnswer {
+            batch_id: &batch.id,
+            done: counts.done(),
+            errors: counts.errors(),
+            counts,
+            pending_ids: if counts.done() { Vec::new() } else { vec![&batch.id] },
+            quota,
+            next_cursor: next.map(|next| next.to_string()),
+            results,
+        })
+    }
+
+    async fn part(
+        &self,
+        batch: &Batch,
+        chunk_number: usize,
+        page: Page,
+        deadline: Deadline,
+    ) -> Result<Part, ServiceError> {
+        let chunk = &batch.chunks[chunk_number];
+        let places = batch.header.places(chunk_number);
+        let mut entries = self.ledger.entries(distinct_keys(chunk), Utc::now()).await?;
+        let mut refresh = batch.refreshes.get(&chunk_number).copied();
+        if !deadline.remaining().is_zero()
+            && self.refresh(&batch.id, chunk_number, &mut entries, deadline).await?
+        {
+            let now = Utc::now();
+            refresh = Some(crate::ledger::Refresh { asked_at: now, answered_at: Some(now) });
+        }
+        let perspective = Perspective::of(batch, self.rules(), Utc::now());
+        let mut part = Part { counts: Counts::default(), rows: Vec::new() };
+        for (index, item) in places.zip(&chunk.items) {
+            let entry = item.key().and_then(|key| entries.get(key)).map(|entry| &entry.value);
+            let outcome = perspective.outcome(item, entry, refresh.as_ref());
+            part.counts.add(outcome.status);
+            let wanted = page
+                .limit
+                .is_some_and(|limit| (page.start..page.start.saturating_add(limit)).contains(&index));
+            if wanted {
+                let row = ResultRow::new(index, item, &outcome);
+                part.rows.push((index, serde_json::to_string(&row).unwrap_or_default()));
+            }
+        }
+        Ok(part)
+    }
+}
+
+/// The results as one JSON list, as many as fit, and where the next page begins.
+fn joined(rows: Vec<(usize, String)>, page: Page, total: usize) -> (Option<Box<RawValue>>, Option<usize>) {
+    let mut list = String::from("[");
+    let mut next = page.start;
+    for (index, row) in rows {
+        if list.len() > 1 {
+            if list.len() + row.len() > MOST_RESULT_BYTES {
+                break;
+            }
+            list.push(',');
+        }
+        list.push_str(&row);
+        next = index + 1;
+    }
+    list.push(']');
+    (RawValue::from_string(list).ok(), Some(next).filter(|next| *next < total))
+}
+
+impl BatchAnswer<'_> {
+    /// 200 when all is done; else 202, and where and when to look again.
+    pub(crate) fn response(&self) -> Response {
+        if self.done {
+            return Response::json(200, self);
+        }
+        Response::json(202, self)
+            .with("location", format!("/v1/submissions/{}", self.batch_id))
+            .with("retry-after", look_again(&self.counts).to_string())
+    }
+}
+
+/// Seconds after which a caller should look again.
+pub(crate) fn look_again(counts: &Counts) -> u64 {
+    if counts.pending + counts.unconfirmed > 0 { LOOK_AGAIN_SOON } else { LOOK_AGAIN_LATER }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_ends_where_the_answer_would_be_too_large() {
+        let row = |index| (index, format!("\"{}\"", "x".repeat(1_000_000)));
+        let (results, next) = joined((0..5).map(row).collect(), Page::FIRST, 5);
+        assert_eq!(next, Some(3));
+        assert!(results.unwrap().get().len() <= MOST_RESULT_BYTES);
+        let (results, next) = joined(vec![(4, "1".to_owned())], Page { start: 4, limit: Some(1) }, 5);
+        assert_eq!((results.unwrap().get(), next), ("[1]", None));
+    }
+}

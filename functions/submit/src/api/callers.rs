@@ -1,0 +1,228 @@
+//! Who may call. Keys come in and are never kept: the secret holds their SHA-256.
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use common::config::SubmitLimits;
+use serde::Deserialize;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::http::Request;
+
+/// Keys that one caller may have at the same time: the old one and the new one.
+const MOST_KEYS: usize = 2;
+
+/// A caller's name stands in log lines and in the store.
+const LONGEST_NAME: usize = 64;
+
+/// A caller of the API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// The name, as the secret has it.
+    pub name: String,
+    max_urls_per_request: Option<usize>,
+    max_urls_per_day: Option<u64>,
+}
+
+impl Caller {
+    /// URLs in one call: its own limit, never above the deployment's.
+    #[must_use]
+    pub fn urls_per_request(&self, limits: &SubmitLimits) -> usize {
+        self.max_urls_per_request.map_or(limits.urls_per_request, |own| own.min(limits.urls_per_request))
+    }
+
+    /// URLs sent on one day: its own limit, else the deployment's.
+    #[must_use]
+    pub fn urls_per_day(&self, limits: &SubmitLimits) -> u64 {
+        self.max_urls_per_day.unwrap_or(limits.urls_per_caller_day)
+    }
+}
+
+/// Everybody who may call.
+#[derive(Debug, Default)]
+pub struct Callers {
+    keys: Vec<([u8; 32], usize)>,
+    callers: Vec<Caller>,
+}
+
+/// What the secret holds of a caller.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    keys: Vec<String>,
+    #[serde(default)]
+    max_urls_per_request: Option<usize>,
+    #[serde(default)]
+    max_urls_per_day: Option<u64>,
+}
+
+impl Callers {
+    /// Reads the JSON object under `callers`: `{"name": {"keys": ["<sha256 hex>"], "max_urls_per_request": 100,
+    /// "max_urls_per_day": 5000}}`, the limits optional. The error says which caller is wrong, and quotes no key.
+    pub fn read(callers: Option<&Value>) -> Result<Self, String> {
+        let mut read = Self::default();
+        for (name, entry) in callers.and_then(Value::as_object).into_iter().flatten() {
+            read.add(name, entry).map_err(|problem| format!("`callers`, `{name}`: {problem}"))?;
+        }
+        Ok(read)
+    }
+
+    fn add(&mut self, name: &str, entry: &Value) -> Result<(), String> {
+        let fits = |char: char| char.is_ascii_alphanumeric() || "-_.".contains(char);
+        if name.is_empty() || name.len() > LONGEST_NAME || !name.chars().all(fits) {
+            return Err(format!("a name is 1 to {LONGEST_NAME} letters, digits, `-`, `_` or `.`"));
+        }
+        let entry = Entry::deserialize(entry).map_err(|_| {
+            "expected {\"keys\": [\"<sha256 hex>\"]}, and perhaps max_urls_per_request and max_urls_per_day"
+                .to_owned()
+        })?;
+        if entry.keys.len() > MOST_KEYS {
+            return Err(format!("more than {MOST_KEYS} keys"));
+        }
+        for key in &entry.keys {
+            let hash = from_hex(key).ok_or("a key is not the SHA-256 of one, 64 hexadecimal digits")?;
+            self.keys.push((hash, self.callers.len()));
+        }
+        self.callers.push(Caller {
+            name: name.to_owned(),
+            max_urls_per_request: entry.max_urls_per_request,
+            max_urls_per_day: entry.max_urls_per_day,
+        });
+        Ok(())
+    }
+
+    /// Who shows one of these keys. Takes the same time for a right and a wrong one.
+    #[must_use]
+    pub fn find(&self, keys: &[String]) -> Option<&Caller> {
+        let mut found = None;
+        for key in keys {
+            let shown: [u8; 32] = Sha256::digest(key.as_bytes()).into();
+            for (hash, caller) in &self.keys {
+                if equal(&shown, hash) && found.is_none() {
+                    found = Some(*caller);
+                }
+            }
+        }
+        found.and_then(|caller| self.callers.get(caller))
+    }
+
+    /// Whether nobody may call.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+}
+
+/// Looks at every byte, so that the time says nothing about where a difference is.
+fn equal(left: &[u8; 32], right: &[u8; 32]) -> bool {
+    left.iter().zip(right).fold(0, |difference, (left, right)| difference | (left ^ right)) == 0
+}
+
+fn from_hex(text: &str) -> Option<[u8; 32]> {
+    let text = text.trim();
+    if text.len() != 64 || !text.is_ascii() {
+        return None;
+    }
+    let mut bytes = [0; 32];
+    for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
+        let pair = std::str::from_utf8(pair).ok()?;
+        *byte = u8::from_str_radix(pair, 16).ok().filter(|_| !pair.starts_with('+'))?;
+    }
+    Some(bytes)
+}
+
+/// The keys that a request shows: in a header of its own, as a bearer token, or as the password of Basic.
+#[must_use]
+pub fn shown_keys(request: &Request) -> Vec<String> {
+    let plain = ["x-api-key", "ph-auth-token"].into_iter().filter_map(|name| request.header(name));
+    let mut keys: Vec<_> = plain.map(|key| key.trim().to_owned()).collect();
+    keys.extend(request.header("authorization").and_then(key_of_authorization));
+    keys.retain(|key| !key.is_empty());
+    keys
+}
+
+fn key_of_authorization(value: &str) -> Option<String> {
+    let (scheme, rest) = value.trim().split_once(' ')?;
+    let rest = rest.trim();
+    if scheme.eq_ignore_ascii_case("bearer") {
+        return Some(rest.to_owned());
+    }
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let decoded = String::from_utf8(BASE64_STANDARD.decode(rest).ok()?).ok()?;
+    decoded.split_once(':').map(|(_, password)| password.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// SHA-256 of "old-key" and "new-key".
+    fn hashed(key: &str) -> String {
+        use std::fmt::Write as _;
+        Sha256::digest(key.as_bytes()).iter().fold(String::new(), |mut hex, byte| {
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        })
+    }
+
+    fn request(header: &str, value: &str) -> Request {
+        Request { headers: vec![(header.to_owned(), value.to_owned())], ..Request::default() }
+    }
+
+    #[test]
+    fn both_keys_of_a_caller_are_good_during_a_rotation() {
+        let secret = json!({"soar": {"keys": [hashed("old-key"), hashed("new-key").to_uppercase()]}, "other": {"keys": []}});
+        let callers = Callers::read(Some(&secret)).unwrap();
+        for key in ["old-key", "new-key"] {
+            assert_eq!(callers.find(&[key.to_owned()]).unwrap().name, "soar");
+        }
+        assert_eq!(callers.find(&["no-key".to_owned(), String::new()]), None);
+        assert_eq!(callers.find(&[hashed("old-key")]), None, "a hash is no key");
+    }
+
+    #[test]
+    fn a_key_comes_as_every_product_can_send_it() {
+        let basic = format!("Basic {}", BASE64_STANDARD.encode("soar:k:1"));
+        for (header, value, key) in [
+            ("x-api-key", "k1", "k1"),
+            ("ph-auth-token", " k1 ", "k1"),
+            ("authorization", "Bearer k1", "k1"),
+            ("authorization", "bearer  k1", "k1"),
+            ("authorization", basic.as_str(), "k:1"),
+        ] {
+            assert_eq!(shown_keys(&request(header, value)), [key], "{header}: {value}");
+        }
+        for (header, value) in
+            [("authorization", "Basic ???"), ("authorization", "k1"), ("x-api-key", " "), ("cookie", "k1")]
+        {
+            assert!(shown_keys(&request(header, value)).is_empty(), "{header}: {value}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_caller_is_named_and_no_key_is_quoted() {
+        for wrong in [
+            json!({"soar": {"keys": ["plain-text-key"]}}),
+            json!({"soar": {"keys": [hashed("1"), hashed("2"), hashed("3")]}}),
+            json!({"soar": {"keys": [], "limit": 5}}),
+            json!({"so ar": {"keys": []}}),
+        ] {
+            let problem = Callers::read(Some(&wrong)).unwrap_err();
+            assert!(problem.contains("ar`") && !problem.contains("plain-text-key"), "{problem}");
+        }
+    }
+
+    #[test]
+    fn a_caller_has_its_own_limits_inside_the_deployments() {
+        let secret =
+            json!({"soar": {"keys": [hashed("k")], "max_urls_per_request": 5000, "max_urls_per_day": 50000}});
+        let callers = Callers::read(Some(&secret)).unwrap();
+        let caller = callers.find(&["k".to_owned()]).unwrap();
+        let limits = SubmitLimits { urls_per_request: 1000, urls_per_caller_day: 20_000 };
+        assert_eq!((caller.urls_per_request(&limits), caller.urls_per_day(&limits)), (1000, 50_000));
+    }
+}

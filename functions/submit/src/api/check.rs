@@ -1,0 +1,127 @@
+//! What a call would do, without doing it.
+
+use chrono::Utc;
+use serde::Serialize;
+
+use super::answer::ResultRow;
+use super::callers::Caller;
+use super::http::{Request, Response};
+use super::{Failure, parameters};
+use crate::ledger::batch::{BatchState, Header, into_chunks};
+use crate::quota::Quota;
+use crate::service::{Keyed, Submit};
+use crate::view::{Outcome, Perspective, Source, Status};
+use crate::worker::distinct_keys;
+
+/// What would become of one input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Action {
+    /// Sent to VMRay.
+    Submit,
+    /// Answered by what is known.
+    Reuse,
+    /// Answered as an earlier input of the call.
+    Duplicate,
+    /// Not sent.
+    Refuse,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct CheckCounts {
+    total: usize,
+    submit: usize,
+    reuse: usize,
+    duplicate: usize,
+    refuse: usize,
+}
+
+#[derive(Serialize)]
+struct CheckAnswer {
+    counts: CheckCounts,
+    quota: Option<Quota>,
+    /// The caller's own: URLs sent today.
+    today: Today,
+    /// Whether all that would be sent fits into both.
+    fits: bool,
+    results: Vec<serde_json::Value>,
+}
+
+#[derive(Serialize)]
+struct Today {
+    limit: u64,
+    used: u64,
+    remaining: u64,
+}
+
+impl Submit {
+    pub(super) async fn check(
+        &self,
+        request: &Request,
+        keyed: &Keyed,
+        caller: &Caller,
+    ) -> Result<Response, Failure> {
+        parameters::wait(request)?;
+        let (body, options) = self.read_call(request, caller)?;
+        let items = self.items(&keyed.gate, caller, body.inputs, &options);
+        let now = Utc::now();
+        let header =
+            Header { caller: caller.name.clone(), created_at: now, options, chunk_sizes: Vec::new() };
+        let state = BatchState::default();
+        let perspective = Perspective::new("", &header, &state, self.rules(), now);
+        let mut counts = CheckCounts::default();
+        let mut results = Vec::with_capacity(items.len());
+        for chunk in into_chunks(items) {
+            let entries = self.ledger.entries(distinct_keys(&chunk), now).await?;
+            for item in &chunk.items {
+                let entry = item.key().and_then(|key| entries.get(key)).map(|entry| &entry.value);
+                let outcome = perspective.outcome(item, entry, None);
+                let action = action(&outcome);
+                counts.add(action);
+                let row = ResultRow::new(results.len(), item, &outcome);
+                results.push(with_action(&row, action));
+            }
+        }
+        let (quota, used) = tokio::join!(self.quota(), self.ledger.day_count(&caller.name, now));
+        let (limit, used) = (caller.urls_per_day(&self.settings.limits), used?);
+        let today = Today { limit, used, remaining: limit.saturating_sub(used) };
+        let to_send = counts.submit as u64;
+        let quota_left = quota.and_then(|quota| quota.remaining);
+        let fits = to_send <= today.remaining && quota_left.is_none_or(|left| to_send <= left);
+        Ok(Response::json(200, &CheckAnswer { counts, quota, today, fits, results }))
+    }
+}
+
+fn action(outcome: &Outcome<'_>) -> Action {
+    match (outcome.status, outcome.source) {
+        (Status::Refused, _) => Action::Refuse,
+        (_, Some(Source::Duplicate)) => Action::Duplicate,
+        (Status::Pending, Some(Source::New)) => Action::Submit,
+        _ => Action::Reuse,
+    }
+}
+
+/// The row as in other answers, the action besides; a status would say that something is under way.
+fn with_action(row: &ResultRow<'_>, action: Action) -> serde_json::Value {
+    let mut value = serde_json::to_value(row).unwrap_or_default();
+    if let Some(members) = value.as_object_mut() {
+        if matches!(action, Action::Submit) {
+            members.remove("status");
+            members.remove("source");
+        }
+        members.insert("action".to_owned(), serde_json::to_value(action).unwrap_or_default());
+    }
+    value
+}
+
+impl CheckCounts {
+    fn add(&mut self, action: Action) {
+        self.total += 1;
+        *match action {
+            Action::Submit => &mut self.submit,
+            Action::Reuse => &mut self.reuse,
+            Action::Duplicate => &mut self.duplicate,
+            Action::Refuse => &mut self.refuse,
+        } += 1;
+    }
+}
