@@ -705,6 +705,7 @@ mod tests {
             ("evil.example.", "http://evil.example"),
             ("http://evil.example,", "http://evil.example"),
             ("http://evil.example).", "http://evil.example"),
+            ("http://evil.example”", "http://evil.example"),
             ("http://evil.example.", "http://evil.example."),
             ("http://evil.example/x.", "http://evil.example/x."),
             ("http://[2001:db8::1]", "http://[2001:db8::1]"),
