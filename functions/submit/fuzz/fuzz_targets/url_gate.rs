@@ -50,9 +50,12 @@ fn leads_where_a_browser_would_go(text: &str, sent: &Url) {
             // The parser takes quotes in a host, and writes them as Punycode.
             && (text.is_ascii() || !host.contains("xn--"))
     });
+    // `http://203\.0\.113\.7/` is a defanged address; a browser would look for a host in a net that has none.
+    let nowhere = matches!(browsers.host(), Some(Host::Ipv4(address)) if address.octets()[0] == 0);
     let plain_end = text.ends_with(|char: char| char.is_ascii_graphic());
     if matches!(browsers.scheme(), "http" | "https")
         && plausible
+        && !nowhere
         && plain_end
         && browsers.username().is_empty()
     {
