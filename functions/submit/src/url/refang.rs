@@ -7,6 +7,8 @@
 
 use std::borrow::Cow;
 
+use url::Host;
+
 /// How many characters a spelled-out scheme may take: `[ h t t p s ]` and some more.
 const SCHEME_CHARS: usize = 24;
 
@@ -299,13 +301,24 @@ impl<'a> Authority<'a> {
     /// `\.` is a defanged dot, unless a browser would see a host before it and a path behind: then it is that.
     fn step_backslash(&mut self, live: bool) -> bool {
         match self.rest.strip_prefix("\\.") {
-            Some(rest) if !(live && self.text.contains('.')) => {
+            Some(rest) if !(live && self.used.is_empty() && self.is_public()) => {
                 self.rest = rest;
                 self.text.push('.');
                 self.note('\\');
                 true
             }
             _ => false,
+        }
+    }
+
+    /// Whether what was read is a host of the internet: a name with a dot, or an address, in whatever notation. The
+    /// first number of a defanged address is none: alone, it is an address of no network.
+    fn is_public(&self) -> bool {
+        match Host::parse(&self.text) {
+            Ok(Host::Domain(name)) => name.contains('.'),
+            Ok(Host::Ipv4(address)) => address.octets()[0] > 0,
+            Ok(Host::Ipv6(_)) => true,
+            Err(_) => self.text.contains('.'),
         }
     }
 
@@ -632,6 +645,7 @@ mod tests {
             ("http://[2001[:]db8[:][:]1]/", "http://[2001:db8::1]/"),
             ("hxxp://[2001:db8::1]:80/[.]x", "http://[2001:db8::1]:80/.x"),
             ("198[.]51[.]100[.]7/x", "http://198.51.100.7/x"),
+            ("http://198\\.51\\.100\\.7/x", "http://198.51.100.7/x"),
         ]);
     }
 
@@ -705,6 +719,7 @@ mod tests {
             ("evil.example.", "http://evil.example"),
             ("http://evil.example,", "http://evil.example"),
             ("http://evil.example).", "http://evil.example"),
+            ("http://evil.example”", "http://evil.example"),
             ("http://evil.example.", "http://evil.example."),
             ("http://evil.example/x.", "http://evil.example/x."),
             ("http://[2001:db8::1]", "http://[2001:db8::1]"),
@@ -720,6 +735,8 @@ mod tests {
             "https:\\\\evil.example\\x",
             "http:\\/\\/evil.example\\/x",
             "http://www.evil.example\\.good.example/",
+            "http://134744072\\.good.example/",
+            "http://evil%2eexample\\.good.example/",
             "http://[2001:db8::1]/",
             "http://[::]/",
             "http://[::ffff:1.2.3.4]:8080/x",
@@ -751,6 +768,7 @@ mod tests {
             ("hxxp://evil[.]example/hxxp.js", "http://evil.example/hxxp.js"),
             ("hxxp:\\/\\/evil.example\\/a", "http://evil.example/a"),
             ("http://evil\\.example/a\\.php", "http://evil.example/a.php"),
+            ("http://www[.]evil\\.example/a", "http://www.evil.example/a"),
         ]);
     }
 
