@@ -123,15 +123,14 @@ impl Submit {
                 }
                 None => None,
             };
-            let batch = match record {
-                Some(record) => record.batch,
-                None => {
-                    let batch = uuid::Uuid::new_v4().to_string();
-                    let record = CallRecord { batch: batch.clone(), request_hash: request_hash.clone() };
-                    match self.ledger.put_call(&caller.name, &place, &record, expected, now).await? {
-                        Put::Written(_) => batch,
-                        Put::Taken(_) => continue,
-                    }
+            let batch = if let Some(record) = record {
+                record.batch
+            } else {
+                let batch = uuid::Uuid::new_v4().to_string();
+                let record = CallRecord { batch: batch.clone(), request_hash: request_hash.clone() };
+                match self.ledger.put_call(&caller.name, &place, &record, expected, now).await? {
+                    Put::Written(_) => batch,
+                    Put::Taken(_) => continue,
                 }
             };
             return self.create(caller, batch, header, items, now).await;

@@ -5,8 +5,10 @@
 
 mod accept;
 pub mod api;
+pub mod lambda;
 pub mod ledger;
 pub mod lookup;
+pub mod metrics;
 pub mod queue;
 mod quota;
 pub mod service;

@@ -157,7 +157,7 @@ fn sha256(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn found(metadata: Value, created: &str) -> Found {
+    fn found(metadata: &Value, created: &str) -> Found {
         serde_json::from_str(
             &json!({"submission_id": 1, "submission_submission_metadata": metadata, "submission_created": created})
                 .to_string(),
@@ -169,20 +169,20 @@ mod tests {
     fn a_submission_is_ours_by_its_token_however_json_is_spelled() {
         let token = "0123456789abcdef";
         for spelled in ["{\"vmray_bridge\": \"0123456789abcdef\"}", &metadata(token)] {
-            assert!(has_token(&found(spelled.into(), "2026-01-01T00:00:00"), token));
+            assert!(has_token(&found(&spelled.into(), "2026-01-01T00:00:00"), token));
         }
-        assert!(has_token(&found(json!({TOKEN: token}), "2026-01-01T00:00:00"), token));
-        assert!(!has_token(&found(metadata("other").into(), "2026-01-01T00:00:00"), token));
+        assert!(has_token(&found(&json!({TOKEN: token}), "2026-01-01T00:00:00"), token));
+        assert!(!has_token(&found(&metadata("other").into(), "2026-01-01T00:00:00"), token));
     }
 
     #[test]
     fn without_metadata_only_the_time_can_tell() {
         let sent_at = "2026-01-01T12:00:00Z".parse().unwrap();
         for nothing in [json!("{}"), Value::Null] {
-            assert!(may_be_ours(&found(nothing.clone(), "2026-01-01T12:00:03"), sent_at));
-            assert!(!may_be_ours(&found(nothing, "2025-12-24T12:00:00"), sent_at));
+            assert!(may_be_ours(&found(&nothing, "2026-01-01T12:00:03"), sent_at));
+            assert!(!may_be_ours(&found(&nothing, "2025-12-24T12:00:00"), sent_at));
         }
-        assert!(!may_be_ours(&found(metadata("other").into(), "2026-01-01T12:00:03"), sent_at));
+        assert!(!may_be_ours(&found(&metadata("other").into(), "2026-01-01T12:00:03"), sent_at));
     }
 
     #[test]

@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The quota of VMRay's API key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Quota {
+pub(crate) struct Quota {
     /// Submissions in a period; `None`: unlimited.
     pub limit: Option<u64>,
     /// Used in this period.
@@ -39,30 +39,42 @@ impl From<client::Quota> for Quota {
 
 /// The last answer.
 #[derive(Debug, Default)]
-pub(crate) struct QuotaCache(Mutex<Option<(Option<Quota>, Instant)>>);
+pub(crate) struct QuotaCache(Mutex<Option<Asked>>);
+
+#[derive(Debug, Clone, Copy)]
+struct Asked {
+    at: Instant,
+    /// `None`: VMRay did not say.
+    quota: Option<Quota>,
+}
 
 impl QuotaCache {
-    fn fresh(&self) -> Option<Option<Quota>> {
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (quota, asked_at) = (*kept)?;
-        let keep = if quota.is_some() { KEEP } else { KEEP_FAILURE };
-        (asked_at.elapsed() < keep).then_some(quota)
+    fn fresh(&self) -> Option<Asked> {
+        let asked = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        asked.filter(|asked| asked.at.elapsed() < if asked.quota.is_some() { KEEP } else { KEEP_FAILURE })
     }
 
     fn set(&self, quota: Option<Quota>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((quota, Instant::now()));
+        let asked = Asked { at: Instant::now(), quota };
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(asked);
     }
 }
 
 impl Submit {
     /// The quota, at most a minute old; `None`: VMRay does not say.
     pub(crate) async fn quota(&self) -> Option<Quota> {
-        if let Some(quota) = self.quota.fresh() {
-            return quota;
+        if let Some(asked) = self.quota.fresh() {
+            return asked.quota;
         }
         let quota = self.ask_for_quota().await;
         self.quota.set(quota);
         quota
+    }
+
+    /// What is left of the quota, as far as it is known already.
+    #[must_use]
+    pub fn known_quota(&self) -> Option<u64> {
+        self.quota.fresh()?.quota?.remaining
     }
 
     async fn ask_for_quota(&self) -> Option<Quota> {

@@ -93,7 +93,7 @@ pub enum Source {
 }
 
 /// What is told of one input.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Outcome<'a> {
     /// Where it stands.
     pub status: Status,
