@@ -113,6 +113,7 @@ impl Function {
 
 /// A child process that is waited for.
 struct Process {
+    id: u32,
     kill: Arc<Notify>,
     ended: watch::Receiver<bool>,
     task: JoinHandle<()>,
@@ -120,6 +121,7 @@ struct Process {
 
 impl Process {
     fn watch(mut child: Child) -> Self {
+        let id = child.id().expect("a process that was not waited for has a number");
         let kill = Arc::new(Notify::new());
         let (sender, ended) = watch::channel(false);
         let killed = Arc::clone(&kill);
@@ -133,7 +135,7 @@ impl Process {
             }
             sender.send_replace(true);
         });
-        Self { kill, ended, task }
+        Self { id, kill, ended, task }
     }
 
     /// Comes back when the process is gone.
@@ -187,6 +189,25 @@ impl Lambda {
     #[must_use]
     pub fn killer(&self) -> Arc<Notify> {
         Arc::clone(&self.process.kill)
+    }
+
+    /// Freezes the process, as Lambda does once it has answered: work that it left undone stays undone. Thaw it before
+    /// the next event.
+    pub fn freeze(&self) {
+        self.signal("STOP");
+    }
+
+    /// Lets a frozen process go on.
+    pub fn thaw(&self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&self, name: &str) {
+        assert!(self.is_running(), "the process has ended");
+        let command = format!("kill -{name} {}", self.process.id);
+        let sent =
+            std::process::Command::new("sh").args(["-c", &command]).status().expect("there is a shell");
+        assert!(sent.success(), "{command}: {sent}");
     }
 
     /// Whether the process is there.

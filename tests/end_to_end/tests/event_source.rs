@@ -7,10 +7,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use end_to_end::aws::moto_endpoint;
+use end_to_end::aws::{dynamodb_local_endpoint, moto_endpoint};
 use end_to_end::event_source::{EventSource, deliver, hand_over};
 use end_to_end::lambda::{Function, MINUTES, Program};
 use end_to_end::queue::{Counts, Delays, MAX_RECEIVE_COUNT, Queue, elasticmq_endpoint};
+use end_to_end::submit::{World, WorldOptions};
 use serde_json::{Value, json};
 use simulators::faults::Fault;
 
@@ -105,6 +106,33 @@ async fn a_process_that_is_killed_at_work_is_replaced_and_its_message_comes_agai
         let [killed, again] = &deliveries[..] else { panic!("twice: {deliveries:?}") };
         assert!(killed.failure.as_ref().is_some_and(|failure| failure.starts_with("Runtime.ExitError")));
         assert_eq!((again.receive_count, &again.failure), (2, &None));
+    }
+}
+
+#[tokio::test]
+async fn a_frozen_process_does_nothing_until_it_is_thawed() {
+    let worker = stub().start().await;
+    let event = || json!({"Records": []});
+    let _ = worker.invoke(event(), MINUTES).await.answer();
+    worker.freeze();
+    let asked = worker.send(event(), MINUTES);
+    assert!(tokio::time::timeout(Duration::from_millis(100), asked.outcome()).await.is_err());
+    worker.thaw();
+    let _ = worker.invoke(event(), MINUTES).await.answer();
+}
+
+#[tokio::test]
+async fn the_world_of_submit_stands_on_every_emulator() {
+    for (dynamodb, sqs) in [(None, None), (dynamodb_local_endpoint(), elasticmq_endpoint())] {
+        let world = World::with(WorldOptions { dynamodb, sqs, ..WorldOptions::default() }).await;
+        assert!(world.aws.items().await.is_empty());
+        world.queue().send("ok").await;
+        assert_eq!(world.queue().counts().await.visible, 1);
+        let names: Vec<_> = world.aws.variables().into_iter().map(|(name, _)| name).collect();
+        assert!(
+            ["TABLE_NAME", "SECRET_ARN", "QUEUE_URL"].iter().all(|name| names.contains(name)),
+            "{names:?}"
+        );
     }
 }
 

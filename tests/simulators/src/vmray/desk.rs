@@ -3,6 +3,7 @@
 //! Who needs both locks takes the desk's before the estate's.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::time::Instant;
 
 use chrono::{NaiveDateTime, Utc};
@@ -117,10 +118,12 @@ impl Desk {
         let mut sample = SampleSpec { verdict: ending.verdict(), ..SampleSpec::url(sample_id, url) };
         sample.created = created.unwrap_or(sample.created);
         if let Some(verdict @ (Verdict::Malicious | Verdict::Suspicious)) = ending.verdict() {
-            sample.iocs = vec![
-                Ioc::url(url, &["198.51.100.7"]).verdict(verdict),
-                Ioc::domain(&host(url), &["198.51.100.7"]).verdict(verdict),
-            ];
+            let host = host(url);
+            let server = match host.parse::<IpAddr>() {
+                Ok(_) => Ioc::ip(&host, &[]),
+                Err(_) => Ioc::domain(&host, &["198.51.100.7"]),
+            };
+            sample.iocs = vec![Ioc::url(url, &["198.51.100.7"]).verdict(verdict), server.verdict(verdict)];
             sample.vtis = vec![Vti::new("Reputation", "Contacts known malicious URL", 4)];
             sample.classifications = vec!["Phishing".to_owned()];
         }
@@ -161,6 +164,11 @@ impl Desk {
     /// The numbers stored for a URL.
     pub(super) fn stored(&self, url: &str) -> Vec<u64> {
         self.stored.get(&normalised(url)).cloned().unwrap_or_default()
+    }
+
+    /// How many submissions were stored.
+    pub(super) fn stored_count(&self) -> usize {
+        self.stored.values().map(Vec::len).sum()
     }
 
     /// What is not in lists yet.

@@ -195,9 +195,10 @@ impl Vmray {
         ids.retain(|&(_, time)| self.finish_time_fits(query, time));
         let others: Vec<_> =
             query.filters.iter().filter(|(name, filter)| !by_finish_time(name, filter)).collect();
-        // Without other filters nothing beyond the server's limit has to be made; one more shows that there is more.
+        // Without other filters nothing beyond what is asked for and the server's limit has to be made; one more shows that there is more.
         let all_fit = others.is_empty() && query.search.is_none();
-        let most = if all_fit && !query.count { self.options.max_api_items + 1 } else { usize::MAX };
+        let asked_for = query.limit.unwrap_or(usize::MAX).min(self.options.max_api_items + 1);
+        let most = if all_fit && !query.count { asked_for } else { usize::MAX };
         let mut rows = Vec::new();
         for (id, _) in ids.into_iter().take(most) {
             let Some(mut row) = estate.submission(id) else { continue };

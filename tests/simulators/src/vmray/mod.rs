@@ -178,6 +178,16 @@ impl VmraySimulator {
         desk.submits.iter().filter(|submit| submit::normalised(&submit.url) == url).count()
     }
 
+    /// How often each URL was sent, whatever became of it; by the URL as VMRay keeps it.
+    #[must_use]
+    pub fn posts(&self) -> BTreeMap<String, usize> {
+        let mut posts = BTreeMap::new();
+        for submit in &lock(&self.vmray.desk).submits {
+            *posts.entry(submit::normalised(&submit.url)).or_default() += 1;
+        }
+        posts
+    }
+
     /// The numbers of the submissions that were stored of this URL.
     #[must_use]
     pub fn stored_of(&self, url: &str) -> Vec<u64> {
@@ -380,8 +390,10 @@ impl Service for Vmray {
     }
 
     fn stats(&self) -> Value {
+        let desk = lock(&self.desk);
         let estate = lock(&self.estate);
-        json!({"submissions": estate.submission_ids().len(), "samples": estate.sample_ids().len()})
+        json!({"submissions": estate.submission_ids().len(), "samples": estate.sample_count(),
+               "submits": desk.submits.len(), "stored": desk.stored_count()})
     }
 }
 

@@ -157,7 +157,7 @@ impl Default for SubmitOptions {
 /// Malicious when the host contains `evil`, suspicious when it contains `odd`, else clean.
 #[must_use]
 pub fn ending_by_host(url: &str) -> Ending {
-    let host = host(url);
+    let host = host(&normalised(url));
     Ending::Verdict(if host.contains("evil") {
         Verdict::Malicious
     } else if host.contains("odd") {
@@ -167,18 +167,28 @@ pub fn ending_by_host(url: &str) -> Ending {
     })
 }
 
-/// The host of a URL, in lower case.
+/// The host of a URL with a scheme, in lower case; an IPv6 address without its brackets.
 pub(super) fn host(url: &str) -> String {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     let host = authority.rsplit('@').next().unwrap_or_default();
-    host.split(':').next().unwrap_or_default().to_lowercase()
+    let host = match host.strip_prefix('[') {
+        Some(address) => address.split(']').next(),
+        None => host.split(':').next(),
+    };
+    host.unwrap_or_default().to_lowercase()
 }
 
 /// The URL as VMRay keeps it: with a scheme, else as it was sent.
 #[must_use]
 pub fn normalised(url: &str) -> String {
-    if url.contains("://") { url.to_owned() } else { format!("http://{url}") }
+    let is_scheme = |text: &str| {
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
+        !text.is_empty() && text.bytes().all(fits)
+    };
+    // A URL may stand in the query of one that has no scheme.
+    let has_scheme = url.split_once("://").is_some_and(|(scheme, _)| is_scheme(scheme));
+    if has_scheme { url.to_owned() } else { format!("http://{url}") }
 }
 
 /// What VMRay does with a URL.

@@ -115,6 +115,19 @@ async fn a_finished_url_is_a_sample_of_the_estate() {
     assert_eq!(get(&vmray, &format!("/rest/sample/{sample}")).await.1["data"]["sample_verdict"], "malicious");
 }
 
+#[test]
+fn a_url_without_a_scheme_gets_one() {
+    for (sent, kept) in [
+        ("evil.test/a", "http://evil.test/a"),
+        ("https://evil.test", "https://evil.test"),
+        ("evil.test/?to=https://other.test", "http://evil.test/?to=https://other.test"),
+    ] {
+        assert_eq!(normalised(sent), kept);
+    }
+    assert_eq!(ending_by_host("http://user@Odd.test:8080/evil"), Ending::Verdict(Verdict::Suspicious));
+    assert_eq!(host("http://[2001:DB8::1]:80/"), "2001:db8::1");
+}
+
 #[tokio::test]
 async fn analyses_end_by_themselves_at_their_time() {
     let vmray =
@@ -411,6 +424,7 @@ async fn a_client_that_hears_nothing_finds_what_was_stored() {
         assert_eq!((vmray.posts_of(url), vmray.stored_of(url).len()), (1, stored), "{url}");
     }
     assert_eq!(vmray.submits()[3].outcome, SubmitOutcome::NotHandled);
+    assert_eq!((vmray.posts().len(), vmray.posts()["http://hang.test"]), (4, 1));
     let test = async {
         pause.reached().await;
         assert_eq!(vmray.stored_of("held.test").len(), 1);
