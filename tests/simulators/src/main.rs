@@ -11,8 +11,19 @@ use simulators::vmray::submit::{Finish, SubmitOptions};
 use simulators::vmray::{VmrayOptions, VmraySimulator};
 use tokio::io::AsyncReadExt as _;
 
+const CONTROL: &str = r#"Control of VMRay, by POST to its address:
+  /_sim/submits                         what was submitted so far
+  /_sim/finish      {"url", "verdict"}  ends analyses: of one URL or all; with a verdict, none, warning or error
+  /_sim/submit-rule {"containing", "kind", "times"}
+                                        kinds: fresh, cached, no_jobs, error, quota, refused, nothing, ...
+  /_sim/reveal      {"url"}             shows what a rule with "hidden": true has hidden
+  /_sim/quota       {"limit"}           submissions until all further ones are refused
+  /_sim/faults      {"on", "kind"}      for example "POST /rest/sample/submit", "status_after_handling"
+GET /_sim/stats and /_sim/requests tell what was asked for."#;
+
 /// VMRay and OpenCTI, simulated on free ports of the loopback interface.
 #[derive(Debug, Parser)]
+#[command(after_help = CONTROL)]
 struct Arguments {
     /// Latency of each VMRay call.
     #[arg(long, default_value_t = 0)]

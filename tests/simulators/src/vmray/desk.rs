@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::time::Instant;
 
-use chrono::{NaiveDateTime, Utc};
+use chrono::{NaiveDateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 
 use super::Vmray;
@@ -184,10 +184,15 @@ impl Desk {
         before - self.hidden.len()
     }
 
-    /// The jobs of the submissions that are being analysed and fit.
-    pub(super) fn jobs(&self, estate: &Estate, fits: impl Fn(u64, &Running) -> bool) -> Vec<Value> {
+    /// The jobs of the submissions that are being analysed and fit, with times of a clock that is off by this.
+    pub(super) fn jobs(
+        &self,
+        estate: &Estate,
+        offset: TimeDelta,
+        fits: impl Fn(u64, &Running) -> bool,
+    ) -> Vec<Value> {
         let running = self.running.iter().filter(|&(&id, running)| fits(id, running));
-        running.map(|(&id, running)| job(estate, id, running)).collect()
+        running.map(|(&id, running)| job(estate, offset, id, running)).collect()
     }
 
     /// Ends what is being analysed of a URL, or all of it, as planned or with another ending.
@@ -237,9 +242,9 @@ fn url_of(estate: &Estate, sample_id: u64) -> Option<String> {
     }
 }
 
-fn job(estate: &Estate, submission_id: u64, running: &Running) -> Value {
+fn job(estate: &Estate, offset: TimeDelta, submission_id: u64, running: &Running) -> Value {
     let submission = estate.submission_spec(submission_id);
-    let created = submission.map(|submission| written(submission.created));
+    let created = submission.map(|submission| written(submission.created + offset));
     let hashes = crate::estate::Hashes::of(&running.sample_url);
     json!({
         "job_id": running.job_id,

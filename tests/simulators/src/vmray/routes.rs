@@ -52,18 +52,19 @@ impl Vmray {
     fn job_route(&self, rest: &[&str]) -> Outcome {
         let desk = lock(&self.desk);
         let estate = lock(&self.estate);
+        let offset = self.options.clock_offset;
         let rows = match rest {
             ["sample", id] => {
                 let id = number(id)?;
-                desk.jobs(&estate, |_, running| running.sample_id == id)
+                desk.jobs(&estate, offset, |_, running| running.sample_id == id)
             }
             ["submission", id] => {
                 let id = number(id)?;
-                desk.jobs(&estate, |submission_id, _| submission_id == id)
+                desk.jobs(&estate, offset, |submission_id, _| submission_id == id)
             }
             [id] => {
                 let id = number(id)?;
-                let job = desk.jobs(&estate, |_, running| running.job_id == id).pop();
+                let job = desk.jobs(&estate, offset, |_, running| running.job_id == id).pop();
                 return job.map(|job| answers::ok(&job)).ok_or_else(answers::no_such_element);
             }
             _ => return Err(answers::no_such_element()),

@@ -494,9 +494,12 @@ impl Vmray {
         desk.run(submission_id, running);
         desk.remember(submission_id, &case.sample_url, case.rule.visible);
         let mut data = self.answer_data(estate, case, submission_id, sample_id);
-        data["submissions"][0]["submission_status"] = json!("queued");
+        // Old servers have no such member.
+        if let Some(status) = data["submissions"][0].get_mut("submission_status") {
+            *status = json!("queued");
+        }
         data["errors"] = error.iter().map(|message| case.one_error(message)).collect();
-        data["jobs"] = desk.jobs(estate, |id, _| id == submission_id).into();
+        data["jobs"] = desk.jobs(estate, self.options.clock_offset, |id, _| id == submission_id).into();
         data["static_jobs"] = json!([{"job_id": job_id - 1, "job_type": "only_static_analysis",
             "job_status": "queued", "job_sample_id": sample_id, "job_submission_id": submission_id}]);
         data["reputation_jobs"] = json!([{"reputation_job_id": job_id, "reputation_job_status": "queued"}]);

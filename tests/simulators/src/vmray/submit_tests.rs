@@ -454,6 +454,21 @@ async fn a_stored_submission_may_be_found_late() {
 }
 
 #[tokio::test]
+async fn an_old_server_with_a_wrong_clock_takes_urls_too() {
+    let old = VmrayOptions {
+        profile: ServerProfile::Old,
+        clock_offset: TimeDelta::days(365),
+        ..VmrayOptions::default()
+    };
+    let vmray = VmraySimulator::start(old).await.unwrap();
+    let (_, body) = post(&vmray, &[("sample_url", "a.test")]).await;
+    let row = &body["data"]["submissions"][0];
+    assert!(row.get("submission_status").is_none() && row.get("submission_used_cache").is_none(), "{row}");
+    assert_eq!(row["submission_created"], body["data"]["jobs"][0]["job_created"]);
+    assert!(row["submission_created"].as_str() > Some(&crate::estate::written(Utc::now().naive_utc())));
+}
+
+#[tokio::test]
 async fn submits_can_be_slow_and_throttled() {
     let vmray = start(SubmitOptions { latency: Duration::from_millis(50), ..SubmitOptions::default() }).await;
     vmray.faults().add(Fault::on("POST /rest/sample/submit").once().throttle(2));
