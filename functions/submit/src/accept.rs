@@ -14,8 +14,9 @@ use serde_json::{Map, Value};
 use crate::api::body::{Input, Value as InputValue};
 use crate::api::callers::Caller;
 use crate::api::options::Options;
+use crate::hash::of_parts;
 use crate::ledger::batch::{BatchState, Chunk, Fate, Header, Item, into_chunks};
-use crate::ledger::{Batch, CallRecord, Put, entry_key, hash};
+use crate::ledger::{Batch, CallRecord, Put, entry_key};
 use crate::queue::{Delayed, Message};
 use crate::service::{ServiceError, Submit};
 use crate::url::{Gate, Refusal};
@@ -94,8 +95,8 @@ impl Submit {
         let now = Utc::now();
         let request_hash = request_hash(&call);
         let place = match &call.idempotency_key {
-            Some(key) => hash(&["key", key]),
-            None => hash(&["call", &request_hash]),
+            Some(key) => of_parts(&["key", key]),
+            None => of_parts(&["call", &request_hash]),
         };
         let items = self.items(gate, caller, call.inputs, &call.options);
         let header = Header {
@@ -287,5 +288,5 @@ fn request_hash(call: &Call) -> String {
         parts.push(text.clone());
     }
     parts.push(Value::Object(call.given_options.clone()).to_string());
-    hash(&parts.iter().map(String::as_str).collect::<Vec<_>>())
+    of_parts(&parts.iter().map(String::as_str).collect::<Vec<_>>())
 }

@@ -8,6 +8,7 @@ use common::http::{self, Deadline, HttpSetupError, Limits, RetryPolicy};
 use common::secrets::{Keys, RotatingKey, Secrets, SecretsError};
 use common::store::{Store, StoreError};
 use common::vmray::client::{VmrayClient, VmrayPolicy};
+use tokio::sync::Semaphore;
 
 use crate::api::callers::Callers;
 use crate::api::options::Options;
@@ -31,6 +32,8 @@ pub struct Submit {
     pub(crate) queue: Arc<dyn Queue>,
     pub(crate) secrets: Arc<Secrets>,
     pub(crate) quota: QuotaCache,
+    /// URLs that are being sent, of all messages that are worked on.
+    pub(crate) sending: Semaphore,
     keyed: Mutex<Option<Arc<Keyed>>>,
 }
 
@@ -94,6 +97,7 @@ impl Submit {
         Self {
             defaults: Options::from_defaults(&settings.defaults),
             ledger: Ledger::new(store, settings.times.retention.max(settings.times.reuse_window)),
+            sending: Semaphore::new(settings.concurrency),
             settings,
             queue,
             secrets,

@@ -326,7 +326,8 @@ impl Pass<'_> {
         run: Option<usize>,
         expected: Expected,
     ) -> Result<Next, StoreError> {
-        // Waited for before the claim, since a claim runs out.
+        // Both waited for before the claim, since a claim runs out. The semaphore is never closed.
+        let _sending = self.submit.sending.acquire().await;
         let Some(turn) = self.vmray.submit_turn().await else {
             return Ok(Next::Leave(Left::After(Duration::ZERO)));
         };
