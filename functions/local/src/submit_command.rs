@@ -184,7 +184,8 @@ fn read_answer(response: &Response) -> Result<Value, Failure> {
         return Ok(answer);
     }
     let mut message = answer["detail"].as_str().unwrap_or("no reason given").to_owned();
-    for fault in answer["errors"].as_array().into_iter().flatten() {
+    // The first one stands in the sentence already.
+    for fault in answer["errors"].as_array().into_iter().flatten().skip(1) {
         let text = |name: &str| fault[name].as_str().unwrap_or_default().to_owned();
         // Writing to a String cannot fail.
         let _ = write!(message, "\n  {} {}", text("pointer"), text("detail"));

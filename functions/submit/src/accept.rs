@@ -266,13 +266,16 @@ fn gated(gate: &Gate, input: Input) -> Item {
             let url = url.as_str().to_owned();
             let input_text = (text != url).then_some(text);
             let fate = Fate::Send { url, key: String::new(), duplicate: false };
-            Item { id: input.id, input: input_text, fate }
+            Item { id: input.id, input: input_text, unstored_input: None, fate }
         }
         Err(refusal) => {
             tracing::info!(url = url_for_log(&text), code = refusal.code(), "refused");
+            let shown = Some(text.chars().take(ECHO_CHARS).collect());
+            let fate = Fate::Refuse { code: refusal.code().to_owned() };
             // Whoever reads the store later must not be able to use the token.
-            let shown = (refusal != Refusal::SensitiveToken).then(|| text.chars().take(ECHO_CHARS).collect());
-            Item { id: input.id, input: shown, fate: Fate::Refuse { code: refusal.code().to_owned() } }
+            let (input_text, unstored_input) =
+                if refusal == Refusal::SensitiveToken { (None, shown) } else { (shown, None) };
+            Item { id: input.id, input: input_text, unstored_input, fate }
         }
     }
 }

@@ -141,7 +141,8 @@ impl Submit {
     async fn handle_for(&self, request: &Request, caller: Option<Caller>, deadline: Deadline) -> Response {
         let started = Instant::now();
         let until = Deadline::at(Instant::now() + deadline.remaining().saturating_sub(ANSWER_MARGIN));
-        let outcome = until.bound(self.route(request, caller, until)).await;
+        // On the heap: the routes' futures are large, and nested deeper than the compiler likes.
+        let outcome = until.bound(Box::pin(self.route(request, caller, until))).await;
         let response = match outcome {
             Some(Ok(response)) => response,
             Some(Err(Failure::Problem(problem))) => problem.response(),
