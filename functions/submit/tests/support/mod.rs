@@ -131,8 +131,7 @@ impl Answer {
     /// The `error_code` or else the `status` of each result.
     pub(crate) fn codes(&self) -> Vec<&str> {
         let results = self.json["results"].as_array().unwrap_or_else(|| panic!("no results: {}", self.text));
-        let word = |row: &'_ Value| row["error_code"].is_null().then_some("status").unwrap_or("error_code");
-        results.iter().map(|row| row[word(row)].as_str().unwrap()).collect()
+        results.iter().map(|row| row["error_code"].as_str().or(row["status"].as_str()).unwrap()).collect()
     }
 }
 
