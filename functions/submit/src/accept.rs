@@ -106,34 +106,29 @@ impl Submit {
         };
         for _ in 0..RACES {
             let (record, expected) = self.ledger.call(&caller.name, &place, now).await?;
-            let record = match record {
-                Some(record) => {
-                    if record.request_hash != request_hash {
-                        return Err(AcceptError::OtherCall);
+            let id = match record {
+                Some(record) if record.request_hash != request_hash => return Err(AcceptError::OtherCall),
+                Some(record) => match self.ledger.batch(&record.batch, now).await? {
+                    // Under an idempotency key for good, else as long as it runs.
+                    Some(batch) if call.idempotency_key.is_some() || !self.is_done(&batch).await? => {
+                        return Ok(batch);
                     }
-                    match self.ledger.batch(&record.batch, now).await? {
-                        // Under an idempotency key for good, else as long as it runs.
-                        Some(batch) if call.idempotency_key.is_some() || !self.is_done(&batch).await? => {
-                            return Ok(batch);
-                        }
-                        Some(_) => None,
-                        // Its call has died, or is at it now: the same batch can be made twice.
-                        None => Some(record),
-                    }
-                }
+                    Some(_) => None,
+                    // Its call has died, or is at it now: the same batch can be made twice.
+                    None => Some(record.batch),
+                },
                 None => None,
             };
-            let batch = if let Some(record) = record {
-                record.batch
-            } else {
-                let batch = uuid::Uuid::new_v4().to_string();
-                let record = CallRecord { batch: batch.clone(), request_hash: request_hash.clone() };
-                match self.ledger.put_call(&caller.name, &place, &record, expected, now).await? {
-                    Put::Written(_) => batch,
-                    Put::Taken(_) => continue,
-                }
-            };
-            return self.create(caller, batch, header, items, now).await;
+            if let Some(id) = id {
+                return self.create(caller, id, header, items, now).await;
+            }
+            let id = uuid::Uuid::new_v4().to_string();
+            let record = CallRecord { batch: id.clone(), request_hash: request_hash.clone() };
+            if let Put::Written(_) =
+                self.ledger.put_call(&caller.name, &place, &record, expected, now).await?
+            {
+                return self.create(caller, id, header, items, now).await;
+            }
         }
         Err(AcceptError::Service(ServiceError::Store(StoreError::Unavailable {
             doing: "record a call",

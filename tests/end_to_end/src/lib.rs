@@ -15,4 +15,5 @@ pub mod lambda;
 pub mod local;
 pub mod queue;
 pub mod runtime_api;
+pub mod served;
 pub mod submit;
