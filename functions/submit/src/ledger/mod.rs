@@ -110,6 +110,9 @@ fn refresh_part(chunk: usize) -> String {
     format!("refresh#{chunk:05}")
 }
 
+/// A batch's documents read or written at once: as JSON trees they take many times their size.
+const DOCUMENTS_AT_ONCE: usize = 20;
+
 impl Ledger {
     /// The documents in `store`, each kept for `retention` after its last change.
     #[must_use]
@@ -235,21 +238,21 @@ impl Ledger {
 
     /// A whole batch but for the entries it follows; `None`: no such batch, or not any more.
     pub async fn batch(&self, batch: &str, now: DateTime<Utc>) -> Result<Option<Batch>, StoreError> {
-        /// Documents asked for at once.
-        const PAGE: usize = 1000;
         let group = format!("batch#{batch}");
-        let mut documents = Vec::new();
+        let mut parts = Parts::default();
         let mut after = None;
         loop {
-            let page = self.store.query_prefix(&group, "", PAGE, after.as_deref()).await?;
-            documents.extend(page.documents);
+            let page = self.store.query_prefix(&group, "", DOCUMENTS_AT_ONCE, after.as_deref()).await?;
+            for document in page.documents {
+                if !document.has_expired(now.timestamp()) {
+                    parts.add(&document)?;
+                }
+            }
             after = page.next;
             if after.is_none() {
-                break;
+                return Ok(parts.assembled(batch));
             }
         }
-        documents.retain(|document| !document.has_expired(now.timestamp()));
-        assemble(batch, &documents)
     }
 
     /// Stores the chunks of a batch, then its header. Repeats change nothing, so that a call that died in the middle is
@@ -262,13 +265,15 @@ impl Ledger {
         now: DateTime<Utc>,
     ) -> Result<(), StoreError> {
         let new = |key: Key, body| NewDocument { key, body, ttl: Some(self.ttl(now)) };
-        let mut documents = Vec::with_capacity(chunks.len());
-        for (number, chunk) in chunks.iter().enumerate() {
-            let place = batch_place(batch, &chunk_part(number));
-            let body = to_body(&place, chunk)?;
-            documents.push(new(place, body));
+        for (group, some) in chunks.chunks(DOCUMENTS_AT_ONCE).enumerate() {
+            let mut documents = Vec::with_capacity(some.len());
+            for (place, chunk) in some.iter().enumerate() {
+                let place = batch_place(batch, &chunk_part(group * DOCUMENTS_AT_ONCE + place));
+                let body = to_body(&place, chunk)?;
+                documents.push(new(place, body));
+            }
+            self.store.put_new_many(documents).await?;
         }
-        self.store.put_new_many(documents).await?;
         let place = batch_place(batch, "header");
         let body = to_body(&place, header)?;
         self.store.put_new_many(vec![new(place, body)]).await?;
@@ -411,23 +416,39 @@ fn versioned<T: DeserializeOwned>(document: &Document) -> Result<Versioned<T>, S
     Ok(Versioned { value: document.read()?, expected: Expected::Version(document.version) })
 }
 
-/// Puts a batch's documents together. Without a header, or with a chunk missing, nothing was accepted.
-fn assemble(batch: &str, documents: &[Document]) -> Result<Option<Batch>, StoreError> {
-    let find = |part: &str| documents.iter().find(|document| document.key.sk == part);
-    let Some(header) = find("header") else { return Ok(None) };
-    let header: Header = header.read()?;
-    let mut chunks = Vec::with_capacity(header.chunk_sizes.len());
-    let mut refreshes = HashMap::new();
-    for document in documents {
-        if document.key.sk.starts_with("chunk#") {
-            chunks.push(document.read()?);
-        } else if let Some(number) = document.key.sk.strip_prefix("refresh#") {
-            refreshes.insert(number.parse().unwrap_or(usize::MAX), document.read()?);
+/// A batch as far as its documents have been read.
+#[derive(Default)]
+struct Parts {
+    header: Option<Header>,
+    chunks: Vec<Chunk>,
+    state: BatchState,
+    refreshes: HashMap<usize, Refresh>,
+}
+
+impl Parts {
+    /// Documents come in the order of their numbers.
+    fn add(&mut self, document: &Document) -> Result<(), StoreError> {
+        match document.key.sk.split_once('#') {
+            Some(("chunk", _)) => self.chunks.push(document.read()?),
+            Some(("refresh", number)) => {
+                self.refreshes.insert(number.parse().unwrap_or(usize::MAX), document.read()?);
+            }
+            None if document.key.sk == "header" => self.header = Some(document.read()?),
+            None if document.key.sk == "state" => self.state = document.read()?,
+            _ => {}
         }
+        Ok(())
     }
-    if chunks.len() != header.chunk_sizes.len() {
-        return Ok(None);
+
+    /// Without a header, or with a chunk missing, nothing was accepted.
+    fn assembled(self, id: &str) -> Option<Batch> {
+        let header = self.header.filter(|header| header.chunk_sizes.len() == self.chunks.len())?;
+        Some(Batch {
+            id: id.to_owned(),
+            header,
+            chunks: self.chunks,
+            state: self.state,
+            refreshes: self.refreshes,
+        })
     }
-    let state = find("state").map(Document::read).transpose()?.unwrap_or_default();
-    Ok(Some(Batch { id: batch.to_owned(), header, chunks, state, refreshes }))
 }
