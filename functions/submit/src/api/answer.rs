@@ -24,7 +24,7 @@ use crate::worker::distinct_keys;
 const CHUNKS_AT_ONCE: usize = 4;
 
 /// The most bytes of results in one answer. Lambda answers at most 6 MB, in which each quote of ours takes two.
-const MOST_RESULT_BYTES: usize = 3_500_000;
+pub(crate) const MOST_RESULT_BYTES: usize = 3_500_000;
 
 /// How long one request asks VMRay for verdicts; what is not asked for by then is next time.
 const REFRESH_PATIENCE: Duration = Duration::from_secs(6);
@@ -128,6 +128,17 @@ impl Submit {
         page: Page,
         deadline: Deadline,
     ) -> Result<BatchAnswer<'a>, ServiceError> {
+        self.answer_within(batch, page, MOST_RESULT_BYTES, deadline).await
+    }
+
+    /// The same with at most so many bytes of results.
+    pub(crate) async fn answer_within<'a>(
+        &self,
+        batch: &'a Batch,
+        page: Page,
+        result_bytes: usize,
+        deadline: Deadline,
+    ) -> Result<BatchAnswer<'a>, ServiceError> {
         let patience = Deadline::at(Instant::now() + deadline.remaining().min(REFRESH_PATIENCE));
         let parts: Vec<_> =
             (0..batch.chunks.len()).map(|chunk| self.part(batch, chunk, page, patience)).collect();
@@ -139,7 +150,8 @@ impl Submit {
             counts.merge(part.counts);
             rows.extend(part.rows);
         }
-        let (results, next) = page.limit.map_or((None, None), |_| joined(rows, page, counts.total));
+        let (results, next) =
+            page.limit.map_or((None, None), |_| joined(rows, page.start, result_bytes, counts.total));
         Ok(BatchAnswer {
             batch_id: &batch.id,
             done: counts.done(),
@@ -187,22 +199,52 @@ impl Submit {
     }
 }
 
-/// The results as one JSON list, as many as fit, and where the next page begins.
-fn joined(rows: Vec<(usize, String)>, page: Page, total: usize) -> (Option<Box<RawValue>>, Option<usize>) {
-    let mut list = String::from("[");
-    let mut next = page.start;
-    for (index, row) in rows {
-        if list.len() > 1 {
-            if list.len() + row.len() > MOST_RESULT_BYTES {
-                break;
-            }
-            list.push(',');
+/// A JSON list of results that is not longer than an answer may be.
+pub(crate) struct Results {
+    list: String,
+    most: usize,
+}
+
+impl Results {
+    pub(crate) fn new(most_bytes: usize) -> Self {
+        Self { list: String::from("["), most: most_bytes }
+    }
+
+    /// Takes one more, a JSON text; `false`: it does not fit.
+    pub(crate) fn push(&mut self, row: &str) -> bool {
+        // A comma before it, and the bracket at the end.
+        if self.list.len() + row.len() + 2 > self.most {
+            return false;
         }
-        list.push_str(&row);
+        if self.list.len() > 1 {
+            self.list.push(',');
+        }
+        self.list.push_str(row);
+        true
+    }
+
+    pub(crate) fn finish(mut self) -> Option<Box<RawValue>> {
+        self.list.push(']');
+        RawValue::from_string(self.list).ok()
+    }
+}
+
+/// The results as one JSON list, as many as fit, and where the next page begins.
+fn joined(
+    rows: Vec<(usize, String)>,
+    start: usize,
+    most_bytes: usize,
+    total: usize,
+) -> (Option<Box<RawValue>>, Option<usize>) {
+    let mut results = Results::new(most_bytes);
+    let mut next = start;
+    for (index, row) in rows {
+        if !results.push(&row) {
+            break;
+        }
         next = index + 1;
     }
-    list.push(']');
-    (RawValue::from_string(list).ok(), Some(next).filter(|next| *next < total))
+    (results.finish(), Some(next).filter(|next| *next < total))
 }
 
 impl BatchAnswer<'_> {
@@ -229,10 +271,12 @@ mod tests {
     #[test]
     fn a_page_ends_where_the_answer_would_be_too_large() {
         let row = |index| (index, format!("\"{}\"", "x".repeat(1_000_000)));
-        let (results, next) = joined((0..5).map(row).collect(), Page::FIRST, 5);
+        let (results, next) = joined((0..5).map(row).collect(), 0, MOST_RESULT_BYTES, 5);
         assert_eq!(next, Some(3));
         assert!(results.unwrap().get().len() <= MOST_RESULT_BYTES);
-        let (results, next) = joined(vec![(4, "1".to_owned())], Page { start: 4, limit: Some(1) }, 5);
+        let (results, next) = joined(vec![(4, "1".to_owned())], 4, 4, 5);
         assert_eq!((results.unwrap().get(), next), ("[1]", None));
+        let (results, next) = joined(vec![(4, "1".to_owned())], 4, 0, 5);
+        assert_eq!((results.unwrap().get(), next), ("[]", Some(4)));
     }
 }
