@@ -235,6 +235,16 @@ async fn strange_signs_in_a_url_neither_pass_nor_break_anything() {
 }
 
 #[tokio::test]
+async fn a_token_comes_back_to_the_call_that_brought_it_and_to_nobody_later() {
+    let bridge = Bridge::new().await;
+    let url = "https://a.example/reset?token=eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl";
+    let first = bridge.post(SUBMIT, json!([url]).to_string()).await;
+    assert_eq!((first.codes(), &first.json["results"][0]["input"]), (vec!["sensitive_token"], &json!(url)));
+    let later = bridge.get(&format!("/v1/submissions/{}", first.batch())).await;
+    assert_eq!((later.codes(), &later.json["results"][0]["input"]), (vec!["sensitive_token"], &Value::Null));
+}
+
+#[tokio::test]
 async fn anothers_batch_does_not_exist() {
     let bridge = Bridge::new().await;
     let batch = bridge.post(SUBMIT, "http://a.example/").await.batch().to_owned();

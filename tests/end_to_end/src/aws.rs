@@ -1,29 +1,18 @@
-//! DynamoDB and Secrets Manager for one test: a table and a secret of its own on an emulator, behind a gateway that
-//! counts what the process asks for and makes trouble when a test wants some.
+//! AWS for one test: a table, a secret and, when asked for, a queue of its own on emulators, behind gateways that count
+//! what the process asks for and make trouble when a test wants some.
 //!
 //! Tests look into the table around the gateway, over plain HTTP: what they see is what is stored, not what the
 //! product's own store makes of it.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::time::Duration;
 
-use axum::Router;
-use axum::body::Bytes;
-use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
-use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
-use simulators::faults::{Action, Faults};
-use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
+use simulators::faults::Faults;
 
-/// The signature that the emulators want to see and do not check; it names the service.
-fn authorization(target: &str) -> String {
-    let service = if target.starts_with(DYNAMODB) { "dynamodb" } else { "secretsmanager" };
-    format!(
-        "AWS4-HMAC-SHA256 Credential=testing/20260101/us-east-1/{service}/aws4_request, SignedHeaders=host, Signature=0"
-    )
-}
+use crate::gateway::Gateway;
+use crate::queue::Queue;
 
 const DYNAMODB: &str = "DynamoDB_20120810";
 
@@ -34,7 +23,7 @@ const DYNAMODB: &str = "DynamoDB_20120810";
 pub fn moto_endpoint() -> String {
     std::env::var("TEST_MOTO_ENDPOINT").unwrap_or_else(|_| {
         panic!(
-            "TEST_MOTO_ENDPOINT is not set: this test needs DynamoDB and Secrets Manager on moto. \
+            "TEST_MOTO_ENDPOINT is not set: this test needs AWS on moto. \
              Run tests/run, or tests/aws/with-emulators cargo test -p end_to_end"
         )
     })
@@ -50,12 +39,13 @@ pub fn dynamodb_local_endpoint() -> Option<String> {
     endpoint
 }
 
-/// One test's table and secret.
+/// One test's table, secret and queue.
 pub struct Aws {
     dynamodb: Gateway,
     secrets: Gateway,
     table: String,
     secret_arn: String,
+    queue: Option<Arc<Queue>>,
 }
 
 impl Aws {
@@ -74,18 +64,33 @@ impl Aws {
         });
         let created = secrets.ask("secretsmanager.CreateSecret", &request).await;
         let secret_arn = created["ARN"].as_str().expect("a new secret has an ARN").to_owned();
-        Self { dynamodb, secrets, table, secret_arn }
+        Self { dynamodb, secrets, table, secret_arn, queue: None }
     }
 
-    /// The variables with which the process finds both.
+    /// The same with a new queue, on moto or at `endpoint`.
+    pub async fn with_queue(mut self, endpoint: Option<String>, visibility_timeout: Duration) -> Self {
+        let endpoint = endpoint.unwrap_or_else(moto_endpoint);
+        self.queue = Some(Arc::new(Queue::start(endpoint, visibility_timeout).await));
+        self
+    }
+
+    /// The queue, which must have been asked for.
     #[must_use]
-    pub fn variables(&self) -> [(&'static str, String); 4] {
-        [
+    pub fn queue(&self) -> &Arc<Queue> {
+        self.queue.as_ref().expect("a queue was asked for")
+    }
+
+    /// The variables with which the process finds everything.
+    #[must_use]
+    pub fn variables(&self) -> Vec<(&'static str, String)> {
+        let mut variables = vec![
             ("AWS_ENDPOINT_URL_DYNAMODB", self.dynamodb.address.clone()),
             ("AWS_ENDPOINT_URL_SECRETS_MANAGER", self.secrets.address.clone()),
             ("TABLE_NAME", self.table.clone()),
             ("SECRET_ARN", self.secret_arn.clone()),
-        ]
+        ];
+        variables.extend(self.queue.iter().flat_map(|queue| queue.variables()));
+        variables
     }
 
     /// The secret's name.
@@ -97,13 +102,13 @@ impl Aws {
     /// Trouble with DynamoDB; labels are the operations' names, such as `PutItem`.
     #[must_use]
     pub fn dynamodb_faults(&self) -> Faults {
-        self.dynamodb.shared.faults.clone()
+        self.dynamodb.faults()
     }
 
     /// Trouble with Secrets Manager.
     #[must_use]
     pub fn secrets_faults(&self) -> Faults {
-        self.secrets.shared.faults.clone()
+        self.secrets.faults()
     }
 
     /// How often the process has asked DynamoDB for this.
@@ -213,110 +218,4 @@ fn typed(plain: &Value) -> Value {
             json!({"M": members.collect::<Map<_, _>>()})
         }
     }
-}
-
-/// Stands before an emulator.
-struct Gateway {
-    address: String,
-    upstream: String,
-    http: reqwest::Client,
-    shared: Arc<Shared>,
-    task: JoinHandle<()>,
-}
-
-struct Shared {
-    upstream: String,
-    http: reqwest::Client,
-    faults: Faults,
-    seen: Mutex<Vec<String>>,
-}
-
-impl Drop for Gateway {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-impl Gateway {
-    async fn start(upstream: String) -> Self {
-        let http = reqwest::Client::builder().no_proxy().build().expect("a client without settings");
-        let shared = Arc::new(Shared {
-            upstream: upstream.clone(),
-            http: http.clone(),
-            faults: Faults::default(),
-            seen: Mutex::default(),
-        });
-        let routes = Router::new().fallback(pass_on).with_state(Arc::clone(&shared));
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port on the loopback interface");
-        let address = format!("http://{}", listener.local_addr().expect("a bound port has an address"));
-        let task = tokio::spawn(async move {
-            let _ = axum::serve(listener, routes).await;
-        });
-        Self { address, upstream, http, shared, task }
-    }
-
-    fn calls(&self, operation: &str) -> u64 {
-        let seen = self.shared.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.iter().filter(|label| *label == operation).count() as u64
-    }
-
-    /// Asks the emulator itself, unseen by counts and faults. What is refused fails the test.
-    async fn ask(&self, target: &str, request: &Value) -> Value {
-        let answer = self
-            .http
-            .post(&self.upstream)
-            .header("x-amz-target", target)
-            .header("content-type", "application/x-amz-json-1.1")
-            .header("authorization", authorization(target))
-            .body(request.to_string())
-            .send()
-            .await
-            .unwrap_or_else(|error| panic!("{} does not answer: {error}", self.upstream));
-        let status = answer.status();
-        let text = answer.text().await.expect("an answer's body");
-        assert!(status.is_success(), "{target} was refused: {status}: {text}");
-        serde_json::from_str(&text).expect("AWS answers JSON")
-    }
-}
-
-/// One request of the process.
-async fn pass_on(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> Response {
-    let target = headers.get("x-amz-target").and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let operation = target.rsplit('.').next().unwrap_or_default().to_owned();
-    let sequence = {
-        let mut seen = shared.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.push(operation.clone());
-        seen.len() as u64
-    };
-    let text = String::from_utf8_lossy(&body);
-    for action in shared.faults.actions(&operation, sequence, |part| text.contains(part)) {
-        match action {
-            Action::Pause(pause) => pause.hold().await,
-            Action::Call(callback) => callback(),
-            Action::Hang => std::future::pending().await,
-            Action::Answer(answer) => {
-                let status = StatusCode::from_u16(answer.status).expect("a status");
-                return (status, [("content-type", "application/x-amz-json-1.0")], answer.body)
-                    .into_response();
-            }
-            other => panic!("trouble that the gateway cannot make: {other:?}"),
-        }
-    }
-    forward(&shared, headers, body).await
-}
-
-async fn forward(shared: &Shared, mut headers: HeaderMap, body: Bytes) -> Response {
-    headers.remove("host");
-    headers.remove("content-length");
-    let request = shared.http.post(&shared.upstream).headers(headers).body(body);
-    let answer = match request.send().await {
-        Ok(answer) => answer,
-        Err(error) => return (StatusCode::BAD_GATEWAY, error.to_string()).into_response(),
-    };
-    let status = answer.status();
-    let mut headers = answer.headers().clone();
-    for hop in ["connection", "transfer-encoding", "content-length"] {
-        headers.remove(hop);
-    }
-    (status, headers, answer.bytes().await.unwrap_or_default()).into_response()
 }

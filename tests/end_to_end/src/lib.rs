@@ -7,6 +7,12 @@
 )]
 
 pub mod aws;
+pub mod event_source;
+mod gateway;
+pub mod http_api;
+pub mod ingest;
 pub mod lambda;
 pub mod local;
+pub mod queue;
 pub mod runtime_api;
+pub mod submit;

@@ -58,6 +58,7 @@ struct Book {
 struct Shared {
     queue: mpsc::UnboundedSender<Order>,
     orders: AsyncMutex<mpsc::UnboundedReceiver<Order>>,
+    function: String,
     book: Mutex<Book>,
 }
 
@@ -95,10 +96,12 @@ impl Drop for RuntimeApi {
 }
 
 impl RuntimeApi {
-    /// Listens on the loopback interface.
-    pub async fn start() -> Self {
+    /// Listens on the loopback interface, for a process of this function.
+    pub async fn start(function: &str) -> Self {
         let (queue, orders) = mpsc::unbounded_channel();
-        let shared = Arc::new(Shared { queue, orders: AsyncMutex::new(orders), book: Mutex::default() });
+        let function = format!("arn:aws:lambda:us-east-1:123456789012:function:{function}");
+        let shared =
+            Arc::new(Shared { queue, orders: AsyncMutex::new(orders), function, book: Mutex::default() });
         let routes = Router::new()
             .route("/2018-06-01/runtime/invocation/next", get(next))
             .route("/2018-06-01/runtime/init/error", post(init_error))
@@ -156,7 +159,7 @@ async fn next(State(shared): State<Arc<Shared>>) -> (HeaderMap, String) {
         "lambda-runtime-deadline-ms",
         &order.told.map_or_else(|| deadline.as_millis().to_string(), |told| told.to_string()),
     );
-    set("lambda-runtime-invoked-function-arn", "arn:aws:lambda:us-east-1:123456789012:function:ingest");
+    set("lambda-runtime-invoked-function-arn", &shared.function);
     set("lambda-runtime-trace-id", "Root=1-5759e988-bd862e3fe1be46a994272793;Sampled=0");
     shared.book().taken.insert(order.id, Taken { deadline: Instant::now() + order.limit });
     (headers, order.event.to_string())

@@ -39,8 +39,12 @@ pub enum Action {
     Bomb(usize),
     /// Never answers; ends when the client gives up.
     Hang,
+    /// Handles the request, then never answers.
+    HangAfterHandling,
     /// Tells the test and holds the request until the test releases it.
     Pause(Pause),
+    /// Handles the request, then tells the test and holds the answer until the test releases it.
+    PauseAfterHandling(Pause),
     /// Calls the test, then goes on.
     Call(Arc<dyn Fn() + Send + Sync>),
 }
@@ -62,7 +66,9 @@ impl fmt::Debug for Action {
             Self::Huge(bytes) => f.debug_tuple("Huge").field(bytes).finish(),
             Self::Bomb(bytes) => f.debug_tuple("Bomb").field(bytes).finish(),
             Self::Hang => f.write_str("Hang"),
+            Self::HangAfterHandling => f.write_str("HangAfterHandling"),
             Self::Pause(_) => f.write_str("Pause"),
+            Self::PauseAfterHandling(_) => f.write_str("PauseAfterHandling"),
             Self::Call(_) => f.write_str("Call"),
         }
     }
@@ -318,6 +324,19 @@ impl FaultMatcher {
         self.action(Action::Hang)
     }
 
+    /// Handles the request, then never answers.
+    #[must_use]
+    pub fn hang_after_handling(self) -> Fault {
+        self.action(Action::HangAfterHandling)
+    }
+
+    /// Handles the request, then holds the answer until the test releases it.
+    #[must_use]
+    pub fn pause_after_handling(self) -> (Fault, Pause) {
+        let pause = Pause::new();
+        (self.action(Action::PauseAfterHandling(pause.clone())), pause)
+    }
+
     /// Holds the request until the test releases it.
     #[must_use]
     pub fn pause(self) -> (Fault, Pause) {
@@ -385,11 +404,15 @@ fn matches_label(pattern: &str, label: &str) -> bool {
     glob(pattern, label) || (!pattern.contains('?') && glob(pattern, path))
 }
 
-/// Whether the text fits the pattern, in which `*` stands for any text and nothing else is special.
 fn glob(pattern: &str, text: &str) -> bool {
-    let Some((head, rest)) = pattern.split_once('*') else { return pattern == text };
+    glob_with('*', pattern, text)
+}
+
+/// Whether the text fits the pattern, in which the wildcard stands for any text and nothing else is special.
+pub(crate) fn glob_with(wildcard: char, pattern: &str, text: &str) -> bool {
+    let Some((head, rest)) = pattern.split_once(wildcard) else { return pattern == text };
     let Some(mut left) = text.strip_prefix(head) else { return false };
-    let mut parts: Vec<&str> = rest.split('*').collect();
+    let mut parts: Vec<&str> = rest.split(wildcard).collect();
     let tail = parts.pop().unwrap_or_default();
     for part in parts {
         let Some(at) = left.find(part) else { return false };
@@ -410,7 +433,7 @@ pub struct FaultRequest {
     from: Option<u64>,
     times: Option<u64>,
     /// `status`, `status_after_handling`, `throttle`, `graphql_error`, `delay`, `close`, `close_after_handling`, `truncate`,
-    /// `huge`, `bomb`, `html`, `hang`.
+    /// `huge`, `bomb`, `html`, `hang`, `hang_after_handling`.
     kind: String,
     status: Option<u16>,
     body: Option<String>,
@@ -450,6 +473,7 @@ impl FaultRequest {
             "bomb" => matcher.bomb(bytes),
             "html" => matcher.html(),
             "hang" => matcher.hang(),
+            "hang_after_handling" => matcher.hang_after_handling(),
             other => return Err(format!("unknown kind {other}")),
         })
     }

@@ -2,7 +2,7 @@
 //!
 //! For the demo, the end-to-end tests and the benchmarks. Both behave as their real counterparts do where a client can
 //! notice: paging, truncation, aggregation that is not finished, resets, refused objects. [`faults`] adds what goes wrong
-//! between the two sides. An [`estate::Estate`] is the data behind VMRay.
+//! between the two sides. An [`estate::Estate`] is the data behind VMRay, to which [`vmray::submit`] adds.
 //!
 //! ```
 //! use simulators::estate::{Estate, Ioc, Part, SampleSpec, SubmissionSpec, Vti, time};

@@ -7,11 +7,23 @@ use clap::Parser;
 use serde_json::json;
 use simulators::estate::{Estate, EstateSpec, time};
 use simulators::opencti::{OpenctiOptions, OpenctiSimulator};
+use simulators::vmray::submit::{Finish, SubmitOptions};
 use simulators::vmray::{VmrayOptions, VmraySimulator};
 use tokio::io::AsyncReadExt as _;
 
+const CONTROL: &str = r#"Control of VMRay, by POST to its address:
+  /_sim/submits                         what was submitted so far
+  /_sim/finish      {"url", "verdict"}  ends analyses: of one URL or all; with a verdict, none, warning or error
+  /_sim/submit-rule {"containing", "kind", "times"}
+                                        kinds: fresh, cached, no_jobs, error, quota, refused, nothing, ...
+  /_sim/reveal      {"url"}             shows what a rule with "hidden": true has hidden
+  /_sim/quota       {"limit"}           submissions until all further ones are refused
+  /_sim/faults      {"on", "kind"}      for example "POST /rest/sample/submit", "status_after_handling"
+GET /_sim/stats and /_sim/requests tell what was asked for."#;
+
 /// VMRay and OpenCTI, simulated on free ports of the loopback interface.
 #[derive(Debug, Parser)]
+#[command(after_help = CONTROL)]
 struct Arguments {
     /// Latency of each VMRay call.
     #[arg(long, default_value_t = 0)]
@@ -19,6 +31,15 @@ struct Arguments {
     /// Latency of each OpenCTI call.
     #[arg(long, default_value_t = 0)]
     opencti_latency_ms: u64,
+    /// Latency of each submit to VMRay, on top of `--vmray-latency-ms`.
+    #[arg(long, default_value_t = 0)]
+    submit_latency_ms: u64,
+    /// How long VMRay analyses a URL; until `POST /_sim/finish` when left out.
+    #[arg(long)]
+    finish_after_ms: Option<u64>,
+    /// URLs that VMRay takes until the quota is spent; all of them when left out.
+    #[arg(long)]
+    quota_limit: Option<u64>,
     /// Submissions, each of a sample of its own.
     #[arg(long, default_value_t = 200)]
     submissions: usize,
@@ -76,6 +97,16 @@ impl Arguments {
             ..EstateSpec::default()
         })
     }
+
+    fn submit(&self) -> SubmitOptions {
+        let finish = self.finish_after_ms.map(|time| Finish::After(Duration::from_millis(time)));
+        SubmitOptions {
+            finish: finish.unwrap_or(Finish::WhenTold),
+            quota_limit: self.quota_limit,
+            latency: Duration::from_millis(self.submit_latency_ms),
+            ..SubmitOptions::default()
+        }
+    }
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -83,6 +114,7 @@ async fn main() -> std::io::Result<()> {
     let arguments = Arguments::parse();
     let vmray = VmraySimulator::start(VmrayOptions {
         estate: arguments.estate(),
+        submit: arguments.submit(),
         latency: Duration::from_millis(arguments.vmray_latency_ms),
         gzip: !arguments.no_gzip,
         record_bodies: false,

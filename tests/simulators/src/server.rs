@@ -127,6 +127,10 @@ impl From<FaultAnswer> for Answer {
 pub(crate) trait Service: Send + Sync + 'static {
     /// What is known of a request before it is handled.
     type Prepared: Send;
+    /// Waited before this request, on top of what is waited before every one.
+    fn latency(&self, _: &Request) -> Duration {
+        Duration::ZERO
+    }
     /// Decodes a request and names it for faults.
     fn prepare(&self, request: &Request) -> (String, Self::Prepared);
     /// The endpoint that a labelled request is counted under.
@@ -288,9 +292,10 @@ async fn serve<S: Service>(
         return Ok(whole(shared.control(&request, command)));
     }
     let _guard = InFlight::enter(&shared.in_flight, &shared.peak_in_flight);
-    if !shared.settings.latency.is_zero() {
+    let latency = shared.settings.latency + shared.service.latency(&request);
+    if !latency.is_zero() {
         // Even a sleep of nothing waits for the timer's next tick.
-        tokio::time::sleep(shared.settings.latency).await;
+        tokio::time::sleep(latency).await;
     }
     let (label, prepared) = shared.service.prepare(&request);
     let sequence = shared.arrived(&request, &label);
@@ -372,6 +377,15 @@ impl<S: Service> Shared<S> {
                 Action::CloseAfterHandling => {
                     self.service.answer(request, prepared);
                     return Outcome::Closed;
+                }
+                Action::HangAfterHandling => {
+                    self.service.answer(request, prepared);
+                    return futures::future::pending().await;
+                }
+                Action::PauseAfterHandling(pause) => {
+                    let answer = self.service.answer(request, prepared);
+                    pause.hold().await;
+                    return Outcome::Answer(answer);
                 }
                 Action::Truncate(bytes) => {
                     return Outcome::Truncated(self.service.answer(request, prepared), bytes);

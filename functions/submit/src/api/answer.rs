@@ -24,7 +24,7 @@ use crate::worker::distinct_keys;
 const CHUNKS_AT_ONCE: usize = 4;
 
 /// The most bytes of results in one answer. Lambda answers at most 6 MB, in which each quote of ours takes two.
-pub(crate) const MOST_RESULT_BYTES: usize = 3_500_000;
+const MOST_RESULT_BYTES: usize = 3_500_000;
 
 /// How long one request asks VMRay for verdicts; what is not asked for by then is next time.
 const REFRESH_PATIENCE: Duration = Duration::from_secs(6);
@@ -40,6 +40,8 @@ pub(crate) struct Page {
     pub(crate) start: usize,
     /// The most results; `None`: no results at all.
     pub(crate) limit: Option<usize>,
+    /// The most bytes of results; one result is given nevertheless.
+    pub(crate) max_bytes: usize,
 }
 
 /// Results in one answer when nobody says how many.
@@ -47,7 +49,18 @@ pub const DEFAULT_LIMIT: usize = 1000;
 
 impl Page {
     /// The first results.
-    pub(crate) const FIRST: Self = Self { start: 0, limit: Some(DEFAULT_LIMIT) };
+    pub(crate) const FIRST: Self =
+        Self { start: 0, limit: Some(DEFAULT_LIMIT), max_bytes: MOST_RESULT_BYTES };
+
+    /// What is left of a page after an answer that was a part of it.
+    pub(crate) fn after(self, answer: &BatchAnswer<'_>) -> Self {
+        let bytes = answer.results.as_ref().map_or(0, |results| results.get().len());
+        let max_bytes = self.max_bytes.saturating_sub(bytes);
+        let limit = self
+            .limit
+            .map(|limit| if max_bytes == 0 { 0 } else { limit.saturating_sub(answer.counts.total) });
+        Self { limit, max_bytes, ..self }
+    }
 }
 
 /// A batch as its caller sees it.
@@ -96,7 +109,7 @@ impl<'a> ResultRow<'a> {
         Self {
             index,
             id: item.id.as_ref(),
-            input: item.input.as_deref().or(url),
+            input: item.input.as_deref().or(item.unstored_input.as_deref()).or(url),
             url,
             status: outcome.status,
             source: outcome.source,
@@ -128,17 +141,6 @@ impl Submit {
         page: Page,
         deadline: Deadline,
     ) -> Result<BatchAnswer<'a>, ServiceError> {
-        self.answer_within(batch, page, MOST_RESULT_BYTES, deadline).await
-    }
-
-    /// The same with at most so many bytes of results.
-    pub(crate) async fn answer_within<'a>(
-        &self,
-        batch: &'a Batch,
-        page: Page,
-        result_bytes: usize,
-        deadline: Deadline,
-    ) -> Result<BatchAnswer<'a>, ServiceError> {
         let patience = Deadline::at(Instant::now() + deadline.remaining().min(REFRESH_PATIENCE));
         let parts: Vec<_> =
             (0..batch.chunks.len()).map(|chunk| self.part(batch, chunk, page, patience)).collect();
@@ -150,8 +152,7 @@ impl Submit {
             counts.merge(part.counts);
             rows.extend(part.rows);
         }
-        let (results, next) =
-            page.limit.map_or((None, None), |_| joined(rows, page.start, result_bytes, counts.total));
+        let (results, next) = page.limit.map_or((None, None), |_| joined(rows, page, counts.total));
         Ok(BatchAnswer {
             batch_id: &batch.id,
             done: counts.done(),
@@ -176,7 +177,14 @@ impl Submit {
         let mut entries = self.ledger.entries(distinct_keys(chunk), Utc::now()).await?;
         let mut refresh = batch.refreshes.get(&chunk_number).copied();
         if !deadline.remaining().is_zero()
-            && self.refresh(&batch.id, chunk_number, &mut entries, deadline).await?
+            && self
+                .refresh(
+                    Perspective::of(batch, self.rules(), Utc::now()).follower,
+                    chunk_number,
+                    &mut entries,
+                    deadline,
+                )
+                .await?
         {
             let now = Utc::now();
             refresh = Some(crate::ledger::Refresh { asked_at: now, answered_at: Some(now) });
@@ -199,52 +207,26 @@ impl Submit {
     }
 }
 
-/// A JSON list of results that is not longer than an answer may be.
-pub(crate) struct Results {
-    list: String,
-    most: usize,
-}
-
-impl Results {
-    pub(crate) fn new(most_bytes: usize) -> Self {
-        Self { list: String::from("["), most: most_bytes }
-    }
-
-    /// Takes one more, a JSON text; `false`: it does not fit.
-    pub(crate) fn push(&mut self, row: &str) -> bool {
-        // A comma before it, and the bracket at the end.
-        if self.list.len() + row.len() + 2 > self.most {
-            return false;
-        }
-        if self.list.len() > 1 {
-            self.list.push(',');
-        }
-        self.list.push_str(row);
-        true
-    }
-
-    pub(crate) fn finish(mut self) -> Option<Box<RawValue>> {
-        self.list.push(']');
-        RawValue::from_string(self.list).ok()
-    }
-}
-
 /// The results as one JSON list, as many as fit, and where the next page begins.
-fn joined(
+pub(crate) fn joined(
     rows: Vec<(usize, String)>,
-    start: usize,
-    most_bytes: usize,
+    page: Page,
     total: usize,
 ) -> (Option<Box<RawValue>>, Option<usize>) {
-    let mut results = Results::new(most_bytes);
-    let mut next = start;
+    let mut list = String::from("[");
+    let mut next = page.start;
     for (index, row) in rows {
-        if !results.push(&row) {
-            break;
+        if list.len() > 1 {
+            if list.len() + row.len() > page.max_bytes {
+                break;
+            }
+            list.push(',');
         }
+        list.push_str(&row);
         next = index + 1;
     }
-    (results.finish(), Some(next).filter(|next| *next < total))
+    list.push(']');
+    (RawValue::from_string(list).ok(), Some(next).filter(|next| *next < total))
 }
 
 impl BatchAnswer<'_> {
@@ -271,12 +253,10 @@ mod tests {
     #[test]
     fn a_page_ends_where_the_answer_would_be_too_large() {
         let row = |index| (index, format!("\"{}\"", "x".repeat(1_000_000)));
-        let (results, next) = joined((0..5).map(row).collect(), 0, MOST_RESULT_BYTES, 5);
+        let (results, next) = joined((0..5).map(row).collect(), Page::FIRST, 5);
         assert_eq!(next, Some(3));
         assert!(results.unwrap().get().len() <= MOST_RESULT_BYTES);
-        let (results, next) = joined(vec![(4, "1".to_owned())], 4, 4, 5);
+        let (results, next) = joined(vec![(4, "1".to_owned())], Page { start: 4, ..Page::FIRST }, 5);
         assert_eq!((results.unwrap().get(), next), ("[1]", None));
-        let (results, next) = joined(vec![(4, "1".to_owned())], 4, 0, 5);
-        assert_eq!((results.unwrap().get(), next), ("[]", Some(4)));
     }
 }

@@ -4,7 +4,7 @@ use chrono::Utc;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::answer::{MOST_RESULT_BYTES, ResultRow, Results};
+use super::answer::{Page, ResultRow, joined};
 use super::callers::Caller;
 use super::http::{Request, Response};
 use super::{Failure, parameters};
@@ -78,8 +78,7 @@ impl Submit {
         let state = BatchState::default();
         let perspective = Perspective::new("", &header, &state, self.rules(), now);
         let mut counts = CheckCounts::default();
-        let mut results = Results::new(MOST_RESULT_BYTES);
-        let mut omitted = 0;
+        let mut rows = Vec::with_capacity(items.len());
         for chunk in into_chunks(items) {
             let entries = self.ledger.entries(distinct_keys(&chunk), now).await?;
             for item in &chunk.items {
@@ -87,10 +86,8 @@ impl Submit {
                 let outcome = perspective.outcome(item, entry, None);
                 let action = action(&outcome);
                 let row = ResultRow::new(counts.total, item, &outcome);
+                rows.push((counts.total, with_action(&row, action).to_string()));
                 counts.add(action);
-                if omitted > 0 || !results.push(&with_action(&row, action).to_string()) {
-                    omitted += 1;
-                }
             }
         }
         let (quota, used) = tokio::join!(self.quota(), self.ledger.day_count(&caller.name, now));
@@ -99,7 +96,9 @@ impl Submit {
         let to_send = counts.submit as u64;
         let quota_left = quota.and_then(|quota| quota.remaining);
         let fits = to_send <= today.remaining && quota_left.is_none_or(|left| to_send <= left);
-        let answer = CheckAnswer { counts, quota, today, fits, omitted, results: results.finish() };
+        let (results, next) = joined(rows, Page::FIRST, counts.total);
+        let omitted = next.map_or(0, |next| counts.total - next);
+        let answer = CheckAnswer { counts, quota, today, fits, omitted, results };
         Ok(Response::json(200, &answer))
     }
 }

@@ -9,7 +9,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
-use super::answer::{BatchAnswer, MOST_RESULT_BYTES, Page, look_again};
+use super::answer::{BatchAnswer, Page, look_again};
 use super::body::{self, Body, Limits};
 use super::callers::Caller;
 use super::http::{Request, Response};
@@ -168,15 +168,10 @@ impl Submit {
         }
         // Together they fit into one answer as one batch does: the later ones get what the first leave.
         let mut page = selection.page;
-        let mut result_bytes = MOST_RESULT_BYTES;
         let mut answers = Vec::with_capacity(batches.len());
         for batch in &batches {
-            let answer = self.answer_within(batch, page, result_bytes, deadline).await?;
-            let used = answer.results.as_ref().map_or(0, |results| results.get().len());
-            result_bytes = result_bytes.saturating_sub(used);
-            if let Some(limit) = &mut page.limit {
-                *limit = limit.saturating_sub(answer.counts.total);
-            }
+            let answer = self.answer(batch, page, deadline).await?;
+            page = page.after(&answer);
             answers.push(answer);
         }
         Ok(several(answers, unknown_ids))

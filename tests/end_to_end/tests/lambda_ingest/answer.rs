@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
-use end_to_end::lambda::{CONNECTOR, MINUTES, World, add, estate, minute, position, schedule};
+use end_to_end::ingest::{CONNECTOR, MINUTES, World, add, estate, minute, position, schedule};
 use serde_json::{Value, json};
 use simulators::estate::{Estate, Part, SampleSpec, SubmissionSpec, Verdict};
 use simulators::faults::Fault;

@@ -1,7 +1,7 @@
 //! What each kind of event brings about, and what the function answers and prints.
 
 use end_to_end::aws::dynamodb_local_endpoint;
-use end_to_end::lambda::{CONNECTOR, MINUTES, World, estate, event, minute, position, schedule};
+use end_to_end::ingest::{CONNECTOR, MINUTES, World, estate, event, minute, position, schedule};
 use serde_json::{Value, json};
 use simulators::vmray::VmrayOptions;
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use end_to_end::lambda::{MINUTES, World, estate, position, schedule};
+use end_to_end::ingest::{MINUTES, World, estate, position, schedule};
 use serde_json::{Value, json};
 use simulators::faults::Fault;
 use simulators::vmray::VmrayOptions;

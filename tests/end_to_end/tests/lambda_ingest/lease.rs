@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use end_to_end::aws::dynamodb_local_endpoint;
-use end_to_end::lambda::{MINUTES, World, estate, event, minute, position, schedule};
+use end_to_end::ingest::{MINUTES, World, estate, event, minute, position, schedule};
 use end_to_end::runtime_api::Outcome;
 use serde_json::{Value, json};
 use simulators::faults::Fault;

@@ -1,7 +1,7 @@
 //! Samples that fail, and operators who reset: what is in the table afterwards.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use end_to_end::lambda::{CONNECTOR, MINUTES, World, estate, position, schedule};
+use end_to_end::ingest::{CONNECTOR, MINUTES, World, estate, position, schedule};
 use serde_json::{Value, json};
 use simulators::estate::Part;
 use simulators::faults::Fault;

@@ -1,6 +1,6 @@
 //! Keys in Secrets Manager: kept, read again, rotated, wrong.
 
-use end_to_end::lambda::{
+use end_to_end::ingest::{
     MINUTES, NEXT_OPENCTI_TOKEN, NEXT_VMRAY_KEY, OPENCTI_TOKEN, VMRAY_KEY, World, estate, schedule, secret,
 };
 use serde_json::{Value, json};

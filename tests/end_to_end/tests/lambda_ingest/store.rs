@@ -1,7 +1,7 @@
 //! DynamoDB in trouble, and documents that are not as this version writes them.
 
 use chrono::{TimeDelta, Utc};
-use end_to_end::lambda::{CONNECTOR, MINUTES, World, estate, position, schedule};
+use end_to_end::ingest::{CONNECTOR, MINUTES, World, estate, position, schedule};
 use serde_json::{Value, json};
 use simulators::faults::Fault;
 

@@ -9,7 +9,7 @@ mod random;
 pub(crate) mod render;
 mod spec;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use chrono::NaiveDateTime;
@@ -77,6 +77,8 @@ struct Sample {
 #[derive(Clone, Debug)]
 struct Submission {
     spec: SubmissionSpec,
+    /// Members that stand over those made from the facts.
+    members: Option<Box<Value>>,
     replaced: Option<Box<Value>>,
 }
 
@@ -131,7 +133,31 @@ impl Estate {
 
     /// Adds a submission, or replaces the one with its number.
     pub fn add_submission(&mut self, spec: SubmissionSpec) {
-        self.submissions.insert(spec.id, Submission { spec, replaced: None });
+        self.submissions.insert(spec.id, Submission { spec, members: None, replaced: None });
+    }
+
+    /// Adds a submission with members that stand over those made from the facts.
+    pub(crate) fn add_submission_with(&mut self, spec: SubmissionSpec, members: Value) {
+        let members = Some(Box::new(members));
+        self.submissions.insert(spec.id, Submission { spec, members, replaced: None });
+    }
+
+    /// Ends a submission that is in progress; its JSON keeps what a test has changed.
+    pub(crate) fn finish_submission(
+        &mut self,
+        id: u64,
+        at: NaiveDateTime,
+        verdict: Option<Verdict>,
+        members: Value,
+    ) {
+        let Some(submission) = self.submissions.get_mut(&id) else { return };
+        submission.spec.finished = Some(at);
+        submission.spec.verdict = verdict;
+        merge(submission.members.get_or_insert_with(|| Box::new(json!({}))), members.clone());
+        if let Some(replaced) = &mut submission.replaced {
+            merge(replaced, render::result(&submission.spec));
+            merge(replaced, members);
+        }
     }
 
     /// The submission's JSON, to be changed at will.
@@ -234,7 +260,45 @@ impl Estate {
         let sample_id = submission.spec.sample_id;
         let sample =
             self.outline(sample_id).unwrap_or_else(|| Arc::new(SampleSpec::file(sample_id, "deleted.exe")));
-        Some(render::submission(&submission.spec, &sample))
+        let mut rendered = render::submission(&submission.spec, &sample);
+        if let Some(members) = &submission.members {
+            merge(&mut rendered, Value::clone(members));
+        }
+        Some(rendered)
+    }
+
+    /// The metadata of a submission, without making the rest of its JSON.
+    pub(crate) fn metadata_of(&self, id: u64) -> Option<&str> {
+        let submission = self.submissions.get(&id)?;
+        let written = submission.replaced.as_ref().or(submission.members.as_ref());
+        Some(written.and_then(|value| value["submission_submission_metadata"].as_str()).unwrap_or("{}"))
+    }
+
+    /// The highest number of a submission.
+    pub(crate) fn last_submission_id(&self) -> Option<u64> {
+        self.submissions.last_key_value().map(|(&id, _)| id)
+    }
+
+    /// The highest number of a sample.
+    pub(crate) fn last_sample_id(&self) -> Option<u64> {
+        self.samples.last_key_value().map(|(&id, _)| id)
+    }
+
+    pub(crate) fn sample_count(&self) -> usize {
+        self.samples.len()
+    }
+
+    /// Whether a sample is there by these submissions alone.
+    pub(crate) fn is_of_only(&self, sample_id: u64, submissions: &BTreeSet<u64>) -> bool {
+        let of_sample = self.submissions.values().filter(|submission| submission.spec.sample_id == sample_id);
+        let mut ids = of_sample.map(|submission| submission.spec.id).peekable();
+        ids.peek().is_some() && ids.all(|id| submissions.contains(&id))
+    }
+
+    /// Whether any submission of this sample has ended.
+    pub(crate) fn is_finished(&self, sample_id: u64) -> bool {
+        let mut specs = self.submissions.values().map(|submission| &submission.spec);
+        specs.any(|spec| spec.sample_id == sample_id && spec.finished.is_some())
     }
 
     /// Cheap facts of all submissions: number and finish time, as the JSON has it.

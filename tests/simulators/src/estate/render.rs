@@ -27,7 +27,7 @@ pub(crate) fn submission(spec: &SubmissionSpec, sample: &SampleSpec) -> Value {
     value
 }
 
-fn result(spec: &SubmissionSpec) -> Value {
+pub(crate) fn result(spec: &SubmissionSpec) -> Value {
     let finished = spec.finished.is_some();
     let verdict = spec.verdict.filter(|_| finished);
     json!({

@@ -5,7 +5,10 @@ use std::cmp::Ordering;
 use chrono::NaiveDateTime;
 use serde_json::{Value, json};
 
+use super::search::Search;
+use super::submit::MetadataFilter;
 use super::{Continuation, RangeBounds, ServerProfile, Vmray, answers};
+use crate::estate::Estate;
 use crate::server::{Answer, Request, lock};
 
 /// The query of a list, parsed.
@@ -17,6 +20,8 @@ pub(super) struct Query {
     max_id: Option<u64>,
     last_id: Option<u64>,
     count: bool,
+    search: Option<Search>,
+    metadata: Option<String>,
     filters: Vec<(String, Filter)>,
 }
 
@@ -25,6 +30,11 @@ enum Filter {
     Equal(String),
     Range(NaiveDateTime, NaiveDateTime),
 }
+
+const METADATA: &str = "submission_submission_metadata";
+/// Fields in which a tilde is only a tilde.
+const FREE_TEXTS: [&str; 5] =
+    [METADATA, "submission_comment", "submission_filename", "submission_original_url", "submission_tags"];
 
 /// The pairs of a query string.
 pub(super) fn pairs(query: &str) -> Vec<(String, String)> {
@@ -73,9 +83,27 @@ impl Query {
         Ok(parsed)
     }
 
+    /// The query of a search: `query` beside what every list knows.
+    pub(super) fn parse_search(query: &str) -> Result<Self, Answer> {
+        let is_search = |pair: &&str| pair.split('=').next() == Some("query");
+        let rest: Vec<&str> = query.split('&').filter(|pair| !is_search(pair)).collect();
+        let mut parsed = Self::parse(&rest.join("&"))?;
+        let (_, text) =
+            pairs(query).into_iter().find(|(name, _)| name == "query").ok_or_else(|| invalid("query"))?;
+        parsed.search = Some(Search::parse(&text)?);
+        Ok(parsed)
+    }
+
+    fn finds(&self, estate: &Estate, row: &Value) -> bool {
+        self.search.as_ref().is_none_or(|search| {
+            let sample = row["submission_sample_id"].as_u64().and_then(|id| estate.sample_spec(id));
+            search.fits(row, sample.as_ref().map_or(&[], |sample| sample.threat_names.as_slice()))
+        })
+    }
+
     /// Adds a filter by field: equality, or a range `a~b` of times.
     pub(super) fn filter(&mut self, field: String, value: &str) -> Result<(), Answer> {
-        let filter = match value.split_once('~') {
+        let filter = match value.split_once('~').filter(|_| !FREE_TEXTS.contains(&field.as_str())) {
             None => Filter::Equal(value.to_owned()),
             Some((from, to)) => match (from.parse(), to.parse()) {
                 (Ok(from), Ok(to)) => Filter::Range(from, to),
@@ -91,7 +119,7 @@ fn number<T: std::str::FromStr>(name: &str, value: &str) -> Result<T, Answer> {
     value.parse().map_err(|_| invalid(name))
 }
 
-fn invalid(name: &str) -> Answer {
+pub(super) fn invalid(name: &str) -> Answer {
     answers::error(400, &format!("Invalid value for parameter {name}"))
 }
 
@@ -111,6 +139,7 @@ impl Vmray {
         if self.options.profile == ServerProfile::Old {
             query.last_id = None;
         }
+        self.read_metadata_filter(&mut query)?;
         let rows = self.matching_submissions(&query)?;
         if query.count {
             return Ok(answers::ok(&json!({"count": rows.len()})));
@@ -118,11 +147,34 @@ impl Vmray {
         Ok(self.page(rows, query.limit))
     }
 
+    /// Makes of the filter by metadata what this server makes of it.
+    fn read_metadata_filter(&self, query: &mut Query) -> Result<(), Answer> {
+        let at = query.filters.iter().position(|(name, _)| name == METADATA);
+        match (at, self.options.submit.metadata_filter) {
+            (None, _) => {}
+            (Some(_), MetadataFilter::Unsupported) => {
+                return Err(answers::error(400, &format!("Unknown parameter {METADATA}")));
+            }
+            (Some(at), MetadataFilter::Ignored) => _ = query.filters.remove(at),
+            (Some(at), MetadataFilter::Exact) => {
+                if let (_, Filter::Equal(text)) = query.filters.remove(at) {
+                    query.metadata = Some(text);
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn matching_submissions(&self, query: &Query) -> Result<Vec<Value>, Answer> {
+        let hidden = lock(&self.desk).hidden();
         let estate = lock(&self.estate);
         let offset = self.options.clock_offset;
         let mut ids: Vec<_> =
             estate.finish_times().map(|(id, time)| (id, time.map(|time| time + offset))).collect();
+        ids.retain(|(id, _)| !hidden.contains(id));
+        if let Some(metadata) = &query.metadata {
+            ids.retain(|&(id, _)| estate.metadata_of(id) == Some(metadata));
+        }
         if let Some(last) = query.last_id {
             // The feed of finished submissions in the order in which they finished.
             ids.retain(|(_, time)| time.is_some());
@@ -143,14 +195,15 @@ impl Vmray {
         ids.retain(|&(_, time)| self.finish_time_fits(query, time));
         let others: Vec<_> =
             query.filters.iter().filter(|(name, filter)| !by_finish_time(name, filter)).collect();
-        // Without other filters nothing beyond the server's limit has to be made; one more shows that there is more.
-        let most =
-            if others.is_empty() && !query.count { self.options.max_api_items + 1 } else { usize::MAX };
+        // Without other filters nothing beyond what is asked for and the server's limit has to be made; one more shows that there is more.
+        let all_fit = others.is_empty() && query.search.is_none();
+        let asked_for = query.limit.unwrap_or(usize::MAX).min(self.options.max_api_items + 1);
+        let most = if all_fit && !query.count { asked_for } else { usize::MAX };
         let mut rows = Vec::new();
         for (id, _) in ids.into_iter().take(most) {
             let Some(mut row) = estate.submission(id) else { continue };
             answers::shift_times(&mut row, offset);
-            if self.fits(&row, &others)? {
+            if self.fits(&row, &others)? && query.finds(&estate, &row) {
                 rows.push(self.of_profile(row));
             }
         }
@@ -172,7 +225,7 @@ impl Vmray {
                 return Err(answers::error(400, &format!("Unknown parameter {name}")));
             };
             let fits = match filter {
-                Filter::Equal(wanted) => text_of(member).eq_ignore_ascii_case(wanted),
+                Filter::Equal(wanted) => is_equal(member, wanted),
                 Filter::Range(from, to) => member
                     .as_str()
                     .and_then(|text| text.parse().ok())
@@ -237,6 +290,11 @@ fn by_finish_time(name: &str, filter: &Filter) -> bool {
     name == "submission_finish_time" && matches!(filter, Filter::Range(..))
 }
 
-fn text_of(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+/// Of a list, one of its members.
+fn is_equal(value: &Value, wanted: &str) -> bool {
+    match value {
+        Value::Array(members) => members.iter().any(|member| is_equal(member, wanted)),
+        Value::String(text) => text.eq_ignore_ascii_case(wanted),
+        other => other.to_string().eq_ignore_ascii_case(wanted),
+    }
 }

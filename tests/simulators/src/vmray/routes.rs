@@ -12,9 +12,13 @@ use crate::server::{Answer, Request, lock};
 type Outcome = Result<Answer, Answer>;
 
 impl Vmray {
-    pub(super) fn route(&self, request: &Request) -> Outcome {
+    /// `submit` is the number under which a submit request was noted.
+    pub(super) fn route(&self, request: &Request, submit: Option<usize>) -> Outcome {
         let path = decoded(request.path.trim_start_matches("/rest/"));
         let segments: Vec<&str> = path.split('/').collect();
+        if let Some(submit) = submit {
+            return self.submit(submit);
+        }
         if request.method != "GET" {
             return Err(answers::error(405, "Method not allowed"));
         }
@@ -26,13 +30,12 @@ impl Vmray {
             ["sample_relation", "sample", id] => self.relations(number(id)?),
             ["analysis", rest @ ..] => self.analysis_route(request, rest),
             ["continuation", id] => self.continuation(number(id)?),
-            ["api_key", "quota"] => Ok(answers::ok(&json!({"quota_limit": 1000, "used_quota": 12}))),
-            ["billing_info"] => Ok(answers::ok(&answers::billing_info())),
-            // Jobs disappear when they are finished, and here all are.
-            ["job", kind @ ("sample" | "submission"), id] => {
-                number(id).map(|_| kind)?;
-                Ok(self.page(Vec::new(), None))
+            ["api_key", "quota"] => {
+                let (limit, used) = lock(&self.desk).quota();
+                Ok(answers::ok(&json!({"quota_limit": limit, "used_quota": used})))
             }
+            ["billing_info"] => Ok(answers::ok(&answers::billing_info())),
+            ["job", rest @ ..] => self.job_route(rest),
             _ => Err(answers::no_such_element()),
         }
     }
@@ -45,7 +48,34 @@ impl Vmray {
         Ok(answers::ok(&answers::system_info(options.api_items_per_request, options.max_api_items)))
     }
 
+    /// Jobs disappear when they are finished.
+    fn job_route(&self, rest: &[&str]) -> Outcome {
+        let desk = lock(&self.desk);
+        let estate = lock(&self.estate);
+        let offset = self.options.clock_offset;
+        let rows = match rest {
+            ["sample", id] => {
+                let id = number(id)?;
+                desk.jobs(&estate, offset, |_, running| running.sample_id == id)
+            }
+            ["submission", id] => {
+                let id = number(id)?;
+                desk.jobs(&estate, offset, |submission_id, _| submission_id == id)
+            }
+            [id] => {
+                let id = number(id)?;
+                let job = desk.jobs(&estate, offset, |_, running| running.job_id == id).pop();
+                return job.map(|job| answers::ok(&job)).ok_or_else(answers::no_such_element);
+            }
+            _ => return Err(answers::no_such_element()),
+        };
+        Ok(self.page(rows, None))
+    }
+
     fn submission_route(&self, request: &Request, rest: &[&str]) -> Outcome {
+        if matches!(rest, ["search"]) && self.options.submit.search {
+            return self.submissions(list::Query::parse_search(&request.query)?);
+        }
         let mut query = Self::query(request)?;
         match rest {
             [] => {}
@@ -93,6 +123,7 @@ impl Vmray {
     /// A list, empty when nothing is known: only a number that is unknown is an error.
     fn samples_by_hash(&self, kind: &str, hash: &str) -> Answer {
         let hash = hash.to_ascii_lowercase();
+        let hidden = lock(&self.desk).hidden();
         let mut estate = lock(&self.estate);
         let fits = |spec: &SampleSpec| {
             let hashes = spec.hashes();
@@ -106,6 +137,7 @@ impl Vmray {
             .sample_ids()
             .into_iter()
             .filter(|&id| estate.outline(id).is_some_and(|spec| fits(&spec)))
+            .filter(|&id| !estate.is_of_only(id, &hidden))
             .collect();
         let mut rows = Vec::new();
         for id in ids {
@@ -166,6 +198,9 @@ impl Vmray {
 fn analyses(estate: &Estate, sample_id: u64) -> Vec<Value> {
     let Some(spec) = estate.outline(sample_id) else { return Vec::new() };
     let submission = estate.submission_of(sample_id);
+    if submission.is_some_and(|submission| submission.finished.is_none()) {
+        return Vec::new();
+    }
     spec.analysis_ids().into_iter().map(|id| render::analysis(id, &spec, submission)).collect()
 }
 
