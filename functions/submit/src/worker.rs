@@ -262,7 +262,7 @@ impl Pass<'_> {
     }
 
     /// Brings one URL as far as it can be brought now.
-    async fn drive(&self, job: &Job<'_>, mut stored: Option<Versioned<Entry>>) -> Result<Left, StoreError> {
+    async fn drive(&self, job: &Job<'_>, mut stored: Option<Versioned>) -> Result<Left, StoreError> {
         for _ in 0..RACES {
             let now = Utc::now();
             let entry =
@@ -469,12 +469,7 @@ impl Pass<'_> {
 
     /// The quota is used up: nothing more of this batch is sent.
     async fn stop(&self, message: &str) -> Result<(), StoreError> {
-        let change = |state: &mut BatchState| {
-            let first = state.stopped.is_none();
-            state.stopped.get_or_insert_with(|| message.to_owned());
-            first
-        };
-        let state = self.submit.ledger.change_state(self.batch, Utc::now(), change).await?;
+        let state = self.submit.ledger.stop(self.batch, message, Utc::now()).await?;
         self.shared().state = state;
         Ok(())
     }
@@ -583,7 +578,7 @@ enum Step {
 /// After a step.
 enum Next {
     /// See what comes next, from this.
-    Look(Option<Versioned<Entry>>),
+    Look(Option<Versioned>),
     /// Nothing comes next.
     Leave(Left),
 }
