@@ -9,6 +9,7 @@ use common::http::Deadline;
 use common::secrets::Secrets;
 use common::store::dynamodb::DynamoStore;
 use common::telemetry::{self, Output};
+use futures::FutureExt;
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -29,7 +30,8 @@ async fn main() -> Result<(), lambda_runtime::Error> {
     let submit = Arc::new(set_up().await);
     lambda_runtime::run(service_fn(move |event| {
         let submit = Arc::clone(&submit);
-        async move { handle(submit.as_ref().as_ref(), event).await }
+        // Boxed: the compiler gives up on a future that holds all of the others inside each other.
+        async move { handle(submit.as_ref().as_ref(), event).await }.boxed()
     }))
     .await
 }
