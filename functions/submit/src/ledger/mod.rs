@@ -136,11 +136,6 @@ impl Ledger {
         document.filter(|document| !document.has_expired(now.timestamp())).as_ref().map(versioned).transpose()
     }
 
-    /// What a write must expect where nothing valid is: nothing, or what has expired and was not removed yet.
-    async fn vacancy(&self, place: &Key) -> Result<Expected, StoreError> {
-        Ok(self.store.get(place).await?.map_or(Expected::New, |document| Expected::Version(document.version)))
-    }
-
     async fn write<T: Serialize>(
         &self,
         place: &Key,
@@ -343,11 +338,13 @@ impl Ledger {
         call: &str,
         now: DateTime<Utc>,
     ) -> Result<(Option<CallRecord>, Expected), StoreError> {
-        let place = call_place(caller, call);
-        match self.read::<CallRecord>(&place, now).await? {
-            Some(record) => Ok((Some(record.value), record.expected)),
-            None => Ok((None, self.vacancy(&place).await?)),
-        }
+        // One reading says both: between two of them somebody else may make the same call.
+        let Some(document) = self.store.get(&call_place(caller, call)).await? else {
+            return Ok((None, Expected::New));
+        };
+        let expected = Expected::Version(document.version);
+        let record = (!document.has_expired(now.timestamp())).then(|| document.read()).transpose()?;
+        Ok((record, expected))
     }
 
     /// Records which batch a call makes, if nobody has since.
