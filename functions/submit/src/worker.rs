@@ -87,6 +87,8 @@ struct Shared {
     state: BatchState,
     /// Failures of VMRay in a row.
     failures: u32,
+    /// How long VMRay wants to be left alone.
+    retry_after: Duration,
     work: Work,
 }
 
@@ -152,13 +154,19 @@ impl Submit {
             batch,
             header: &header,
             last_start: Instant::now() + budget.saturating_sub(timeout.min(budget / 2)),
-            shared: Mutex::new(Shared { state, failures: 0, work: Work::default() }),
+            shared: Mutex::new(Shared {
+                state,
+                failures: 0,
+                retry_after: Duration::ZERO,
+                work: Work::default(),
+            }),
         };
         let left = pass.run(&chunk).await?;
         let work = pass.end();
         if let Some(again) = follow_up(self.times().retry, left, attempt, work) {
             let message = Message::Chunk { batch: batch.to_owned(), chunk: chunk_number, attempt: again.0 };
-            self.queue.send(vec![Delayed { message, delay: again.1 }]).await?;
+            let delay = again.1.max(pass.shared().retry_after).min(LONGEST_PAUSE);
+            self.queue.send(vec![Delayed { message, delay }]).await?;
         }
         tracing::info!(
             batch,
@@ -434,6 +442,8 @@ impl Pass<'_> {
             Some(pause) if pause <= LONGEST_WAIT => None,
             Some(pause) => {
                 self.stop_using_vmray();
+                let mut shared = self.shared();
+                shared.retry_after = shared.retry_after.max(pause);
                 Some(Left::After(pause))
             }
             None => {
