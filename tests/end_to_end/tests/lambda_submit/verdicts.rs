@@ -3,7 +3,8 @@
 use chrono::TimeDelta;
 use end_to_end::submit::url;
 use serde_json::{Value, json};
-use simulators::vmray::submit::{Ending, SubmitOptions};
+use simulators::faults::Fault;
+use simulators::vmray::submit::{Caching, Ending, SubmitAction, SubmitOptions, SubmitRule, Visible};
 
 use crate::scene::{Scene, counts, each, urls};
 
@@ -69,20 +70,31 @@ async fn every_ending_of_an_analysis_has_its_answer() {
 #[tokio::test]
 async fn a_submission_that_vmray_has_deleted_has_failed_and_can_be_sent_again() {
     let scene = Scene::new().await;
-    let batch = scene.submit(&urls(&["a", "b"])).await;
+    // In no list; the first of them is found by its number, the second is not there.
+    scene
+        .world
+        .vmray
+        .on_submit(SubmitRule::containing("hidden", SubmitAction::Fresh).visible(Visible::WhenTold));
+    let batch = scene.submit(&urls(&["hidden-a", "hidden-b", "c"])).await;
     scene.work().await;
-    let number = scene.world.vmray.stored_of(&url("a"))[0];
-    let sample = scene.look(&batch).await["results"][0]["sample_id"].as_u64().unwrap();
-    scene.world.vmray.estate().delete_sample(sample);
+    let number = scene.world.vmray.stored_of(&url("hidden-b"))[0];
+    scene.world.vmray.faults().add(Fault::on(&format!("GET /rest/submission/{number}")).status(404));
     let gone = scene.look(&batch).await;
-    assert_eq!(each(&gone, "status"), ["failed", "submitted"], "submission {number}: {gone}");
-    assert_eq!(gone["results"][0]["error_code"], "deleted");
+    assert_eq!(
+        each(&gone, "status"),
+        ["submitted", "failed", "submitted"],
+        "a list without it proves nothing"
+    );
+    assert_eq!(gone["results"][1]["error_code"], "deleted");
+    assert_eq!(counts(&scene.retry(&batch).await), json!({"submitted": 2, "pending": 1}));
+    scene.work().await;
+    assert_eq!(scene.world.vmray.posts_of(&url("hidden-b")), 2);
+    assert_eq!(counts(&scene.look(&batch).await), json!({"submitted": 3}));
 }
 
 #[tokio::test]
 async fn what_has_no_verdict_in_time_is_timed_out_and_sent_again_on_request() {
-    let options =
-        SubmitOptions { caching: simulators::vmray::submit::Caching::Disabled, ..SubmitOptions::default() };
+    let options = SubmitOptions { caching: Caching::Disabled, ..SubmitOptions::default() };
     let scene = Scene::with(options, &[]).await;
     let batch = scene.submit(&urls(&["a", "b"])).await;
     scene.work().await;
@@ -123,7 +135,7 @@ async fn while_vmray_does_not_answer_nothing_is_timed_out() {
     let batch = scene.submit(&urls(&["a", "b"])).await;
     scene.work().await;
     scene.world.vmray.finish_all();
-    scene.world.vmray.faults().add(simulators::faults::Fault::on("GET /rest/submission*").status(500));
+    scene.world.vmray.faults().add(Fault::on("GET /rest/submission*").status(500));
     scene.world.aws.time_passes(TimeDelta::hours(30)).await;
     assert_eq!(counts(&scene.look(&batch).await), json!({"submitted": 2}), "the verdicts may be there");
     scene.world.vmray.faults().clear();

@@ -148,7 +148,6 @@ async fn a_new_key_is_good_at_once_and_a_revoked_one_no_more_after_a_cold_start(
     let mut scene = Scene::new().await;
     let hash = |key: &str| simulators::estate::Hashes::of(key).sha256;
     let mut members = secret(VMRAY_KEY);
-    // The key of the other caller moves to the first one, which loses its own.
     members["callers"] = json!({"soar": {"keys": [hash("a-new-key")]}});
     scene.world.aws.rotate_secret(&members).await;
     let new = submission(&urls(&["a"])).header("x-api-key", "a-new-key");
@@ -191,11 +190,8 @@ async fn wrong_settings_are_all_named_in_the_log_and_every_event_is_answered() {
         let response = ask(&api, &authorized(request)).await;
         assert_eq!(problem(&response), (500, "misconfigured".to_owned()));
     }
-    for (name, text) in wrong {
+    for (name, _) in wrong {
         assert!(api.stdout().contains(name), "{name}: {}", api.stdout());
-        let shown =
-            [&api.stdout(), &String::from_utf8_lossy(b"").into_owned()].iter().any(|it| it.contains(text));
-        let _ = shown;
     }
     world.queue().send("{\"kind\":\"guard\",\"batch\":\"b\"}").await;
     let messages = world.queue().receive(1, Duration::from_secs(1)).await;
