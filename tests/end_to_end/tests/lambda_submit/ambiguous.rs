@@ -126,3 +126,27 @@ async fn while_nobody_can_look_nothing_is_sent_again() {
     assert_eq!(counts(&scene.look(&batch).await), json!({"submitted": 1}));
     scene.each_was_sent_once(&["a"]);
 }
+
+#[tokio::test]
+async fn a_server_that_never_answers_is_sent_a_url_less_and_less_often() {
+    let scene = Scene::new().await;
+    scene.world.vmray.faults().add(Fault::on(POST).status(502));
+    let batch = scene.submit(&urls(&["a"])).await;
+    let message = scene.message().await;
+    crate::scene::give(&scene.world, &scene.worker, &message).await;
+    let mut delays = Vec::new();
+    for posts in 2..9 {
+        delays.push(scene.world.queue().sent().last().unwrap().delay);
+        scene.world.aws.time_passes(TimeDelta::minutes(16)).await;
+        scene.work_later().await;
+        assert_eq!(scene.world.vmray.posts_of(&url("a")), posts);
+    }
+    for (delay, expected) in delays.iter().zip([20, 40, 80, 160, 320, 640, 900]) {
+        assert!((expected - 5..=expected).contains(delay), "{delays:?}");
+    }
+    scene.world.vmray.faults().clear();
+    scene.world.aws.time_passes(TimeDelta::minutes(16)).await;
+    scene.work_later().await;
+    assert_eq!(counts(&scene.look(&batch).await), json!({"submitted": 1}));
+    assert_eq!(scene.world.vmray.stored_of(&url("a")).len(), 1);
+}

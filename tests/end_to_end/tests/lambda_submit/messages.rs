@@ -132,3 +132,19 @@ async fn a_follow_up_that_the_queue_does_not_take_leaves_the_message_where_it_is
     assert_eq!(counts(&scene.look(&batch).await), json!({"submitted": 1}));
     assert_eq!(scene.world.vmray.stored_of(&url("a")).len(), 1);
 }
+
+#[tokio::test]
+async fn a_call_whose_messages_the_queue_does_not_take_is_sent_by_its_guard() {
+    let scene = Scene::new().await;
+    // The guard is taken, the rest is not: the caller hears 503, and yet it is accepted.
+    scene.world.queue().faults().add(Fault::any().from(2).status(500));
+    let refused = scene.ask(crate::scene::submission(&urls(&["a", "b"]))).await;
+    assert_eq!(crate::scene::problem(&refused), (503, "unavailable".to_owned()));
+    scene.world.queue().faults().clear();
+    let batch = scene.submit(&urls(&["a", "b"])).await;
+    scene.work().await;
+    assert!(scene.world.vmray.submits().is_empty(), "nobody has been told");
+    scene.work_later().await;
+    scene.each_was_sent_once(&["a", "b"]);
+    assert_eq!((counts(&scene.look(&batch).await), scene.batches().await), (json!({"submitted": 2}), 1));
+}

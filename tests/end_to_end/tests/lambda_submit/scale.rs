@@ -8,7 +8,6 @@ use end_to_end::queue::{Delays, elasticmq_endpoint};
 use end_to_end::submit::{World, WorldOptions, ask, authorized};
 use serde_json::{Value, json};
 use simulators::faults::Fault;
-use simulators::vmray::submit::SubmitOptions;
 
 use crate::scene::{POST, counts, place, submission, urls};
 
@@ -29,7 +28,9 @@ fn each_once(world: &World, count: usize) {
 
 #[tokio::test]
 async fn a_thousand_urls_are_each_sent_once_by_several_workers() {
-    let mut world = World::new(SubmitOptions::default()).await;
+    // Thousands of requests: moto takes a minute for them.
+    let options = WorldOptions { dynamodb: dynamodb_local_endpoint(), ..WorldOptions::default() };
+    let mut world = World::with(options).await;
     world.set("VERDICT_REFRESH_MS", "1");
     // The guard comes at once and sends every chunk again: each is worked on by two.
     world.queue().set_delays(Delays::Dropped);

@@ -78,7 +78,7 @@ async fn a_submission_that_vmray_has_deleted_has_failed_and_can_be_sent_again() 
     let batch = scene.submit(&urls(&["hidden-a", "hidden-b", "c"])).await;
     scene.work().await;
     let number = scene.world.vmray.stored_of(&url("hidden-b"))[0];
-    scene.world.vmray.faults().add(Fault::on(&format!("GET /rest/submission/{number}")).status(404));
+    scene.world.vmray.estate().delete_submission(number);
     let gone = scene.look(&batch).await;
     assert_eq!(
         each(&gone, "status"),
