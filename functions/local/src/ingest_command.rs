@@ -109,23 +109,7 @@ async fn forever(local: &Local, period: Duration, json: bool) -> Result<ExitCode
     };
     tokio::select! {
         () = running => Ok(ExitCode::SUCCESS),
-        () = interrupted() => Ok(ExitCode::SUCCESS),
-    }
-}
-
-/// Ctrl-C, or the service manager's polite request.
-async fn interrupted() {
-    use tokio::signal::unix::{SignalKind, signal};
-    match signal(SignalKind::terminate()) {
-        Ok(mut terminate) => {
-            tokio::select! {
-                _ = tokio::signal::ctrl_c() => {}
-                _ = terminate.recv() => {}
-            }
-        }
-        Err(_) => {
-            let _ = tokio::signal::ctrl_c().await;
-        }
+        () = setup::interrupted() => Ok(ExitCode::SUCCESS),
     }
 }
 

@@ -7,15 +7,19 @@ mod cursor;
 mod demo;
 mod doctor;
 mod ingest_command;
+mod key;
 mod quarantine;
+mod serve;
 mod setup;
+mod submit_command;
+mod submit_setup;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// VMRay sandbox results into OpenCTI as STIX 2.1.
+/// VMRay sandbox results into OpenCTI as STIX 2.1, and URLs from playbooks into VMRay.
 #[derive(Debug, Parser)]
 #[command(name = "vmray-bridge", version, about)]
 struct Arguments {
@@ -27,6 +31,10 @@ struct Arguments {
 enum Command {
     /// Move what is new in VMRay into OpenCTI
     Ingest(ingest_command::Arguments),
+    /// Submit a collection of URLs to VMRay, each once, and show what became of them
+    Submit(submit_command::Arguments),
+    /// Serve the API for SOAR playbooks on this machine
+    Serve(serve::Arguments),
     /// Show the whole flow against built-in simulators of VMRay and OpenCTI
     Demo(demo::Arguments),
     /// Check settings, keys, both servers and the store; say what to do
@@ -35,6 +43,8 @@ enum Command {
     Cursor(cursor::Arguments),
     /// Show, retry or drop samples that could not be ingested
     Quarantine(quarantine::Arguments),
+    /// Make a key for a caller of the API
+    Key(key::Arguments),
 }
 
 /// Where the state is.
@@ -67,6 +77,9 @@ impl Failure {
 async fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Ingest(arguments) => ingest_command::run(arguments).await,
+        Command::Submit(arguments) => submit_command::run(arguments).await,
+        Command::Serve(arguments) => serve::run(arguments).await,
+        Command::Key(arguments) => key::run(arguments),
         Command::Demo(arguments) => demo::run(arguments).await,
         Command::Doctor(arguments) => doctor::run(arguments).await,
         Command::Cursor(arguments) => cursor::run(arguments).await,

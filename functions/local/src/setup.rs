@@ -128,7 +128,7 @@ pub(crate) fn settings(lookup: Lookup<'_>) -> Result<IngestSettings, Failure> {
     Ok(settings)
 }
 
-fn explain(error: &SettingsError) -> String {
+pub(crate) fn explain(error: &SettingsError) -> String {
     let problems = error.problems.iter().map(|problem| format!("  {}: {}", problem.name, problem.message));
     let problems: Vec<_> = problems.collect();
     format!("{} setting(s) are wrong:\n{}", problems.len(), problems.join("\n"))
@@ -139,4 +139,20 @@ pub(crate) fn busy() -> Answer {
     let mut answer = Answer::new(uuid::Uuid::new_v4().to_string());
     answer.status = Status::Busy;
     answer
+}
+
+/// Ctrl-C, or the service manager's polite request.
+pub(crate) async fn interrupted() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminate) => {
+            tokio::select! {
+                _ = tokio::signal::ctrl_c() => {}
+                _ = terminate.recv() => {}
+            }
+        }
+        Err(_) => {
+            let _ = tokio::signal::ctrl_c().await;
+        }
+    }
 }

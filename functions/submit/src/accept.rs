@@ -14,8 +14,9 @@ use serde_json::{Map, Value};
 use crate::api::body::{Input, Value as InputValue};
 use crate::api::callers::Caller;
 use crate::api::options::Options;
+use crate::hash::of_parts;
 use crate::ledger::batch::{BatchState, Chunk, Fate, Header, Item, into_chunks};
-use crate::ledger::{Batch, CallRecord, Put, entry_key, hash};
+use crate::ledger::{Batch, CallRecord, Put, entry_key};
 use crate::queue::{Delayed, Message};
 use crate::service::{ServiceError, Submit};
 use crate::url::{Gate, Refusal};
@@ -94,8 +95,8 @@ impl Submit {
         let now = Utc::now();
         let request_hash = request_hash(&call);
         let place = match &call.idempotency_key {
-            Some(key) => hash(&["key", key]),
-            None => hash(&["call", &request_hash]),
+            Some(key) => of_parts(&["key", key]),
+            None => of_parts(&["call", &request_hash]),
         };
         let items = self.items(gate, caller, call.inputs, &call.options);
         let header = Header {
@@ -265,13 +266,16 @@ fn gated(gate: &Gate, input: Input) -> Item {
             let url = url.as_str().to_owned();
             let input_text = (text != url).then_some(text);
             let fate = Fate::Send { url, key: String::new(), duplicate: false };
-            Item { id: input.id, input: input_text, fate }
+            Item { id: input.id, input: input_text, unstored_input: None, fate }
         }
         Err(refusal) => {
             tracing::info!(url = url_for_log(&text), code = refusal.code(), "refused");
+            let shown = Some(text.chars().take(ECHO_CHARS).collect());
+            let fate = Fate::Refuse { code: refusal.code().to_owned() };
             // Whoever reads the store later must not be able to use the token.
-            let shown = (refusal != Refusal::SensitiveToken).then(|| text.chars().take(ECHO_CHARS).collect());
-            Item { id: input.id, input: shown, fate: Fate::Refuse { code: refusal.code().to_owned() } }
+            let (input_text, unstored_input) =
+                if refusal == Refusal::SensitiveToken { (None, shown) } else { (shown, None) };
+            Item { id: input.id, input: input_text, unstored_input, fate }
         }
     }
 }
@@ -287,5 +291,5 @@ fn request_hash(call: &Call) -> String {
         parts.push(text.clone());
     }
     parts.push(Value::Object(call.given_options.clone()).to_string());
-    hash(&parts.iter().map(String::as_str).collect::<Vec<_>>())
+    of_parts(&parts.iter().map(String::as_str).collect::<Vec<_>>())
 }

@@ -5,6 +5,7 @@
 
 mod accept;
 pub mod api;
+pub mod hash;
 pub mod lambda;
 pub mod ledger;
 pub mod lookup;

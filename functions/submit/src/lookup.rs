@@ -1,14 +1,12 @@
 //! Finding in VMRay what was, or may have been, submitted.
 
-use std::fmt::Write as _;
-
 use chrono::{DateTime, TimeDelta, Utc};
 use common::mapping::SubmissionFacts;
 use common::vmray::client::{Found, VmrayClient, VmrayError};
 use common::vmray::model::{Sample, Submission, Verdict};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
+use crate::hash::sha256;
 use crate::ledger::entry::{FailureCode, State};
 
 /// The name under which our token stands in a submission's metadata.
@@ -143,14 +141,6 @@ async fn state_of_sample(
         report_url: sample.webif_url.clone().map(Into::into),
     };
     Ok(sample.verdict.map(|_| State::Finished { facts, at }))
-}
-
-fn sha256(text: &str) -> String {
-    Sha256::digest(text.as_bytes()).iter().fold(String::with_capacity(64), |mut hex, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
 }
 
 #[cfg(test)]

@@ -1,13 +1,14 @@
 //! `submit` put together: settings, ledger, queue, and what depends on the keys.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use common::config::{SubmitSettings, SubmitTimes};
 use common::http::{self, Deadline, HttpSetupError, Limits, RetryPolicy};
 use common::secrets::{Keys, RotatingKey, Secrets, SecretsError};
 use common::store::{Store, StoreError};
 use common::vmray::client::{VmrayClient, VmrayPolicy};
+use tokio::sync::Semaphore;
 
 use crate::api::callers::Callers;
 use crate::api::options::Options;
@@ -20,6 +21,9 @@ use crate::view::Rules;
 /// Tries of one GET: callers wait, and the worker comes again anyway.
 const TRIES: usize = 3;
 
+/// Servers and proxies close connections that nobody uses for longer than this.
+const LONGEST_IDLE: Duration = Duration::from_secs(5);
+
 /// Answers of VMRay are rows of at most 1,000 submissions.
 const MOST_VMRAY_BYTES: usize = 16 * 1024 * 1024;
 
@@ -31,7 +35,10 @@ pub struct Submit {
     pub(crate) queue: Arc<dyn Queue>,
     pub(crate) secrets: Arc<Secrets>,
     pub(crate) quota: QuotaCache,
+    /// URLs that are being sent, of all messages that are worked on.
+    pub(crate) sending: Semaphore,
     keyed: Mutex<Option<Arc<Keyed>>>,
+    used_at: Mutex<Option<SystemTime>>,
 }
 
 /// What was made from one version of the keys.
@@ -94,11 +101,13 @@ impl Submit {
         Self {
             defaults: Options::from_defaults(&settings.defaults),
             ledger: Ledger::new(store, settings.times.retention.max(settings.times.reuse_window)),
+            sending: Semaphore::new(settings.concurrency),
             settings,
             queue,
             secrets,
             quota: QuotaCache::default(),
             keyed: Mutex::default(),
+            used_at: Mutex::default(),
         }
     }
 
@@ -117,6 +126,20 @@ impl Submit {
             reuse_window: self.settings.times.reuse_window,
             verdict_timeout: self.settings.times.verdict_timeout,
         }
+    }
+
+    /// Forgets connections that nobody has used for a while. Lambda freezes a process between two events, and a POST on a
+    /// connection that was closed in the meantime may or may not have arrived. By the wall clock: no other runs meanwhile.
+    pub(crate) fn drop_stale_connections(&self) {
+        let used_at = *self.used_at.lock().unwrap_or_else(PoisonError::into_inner);
+        if used_at.is_some_and(|at| at.elapsed().is_ok_and(|idle| idle > LONGEST_IDLE)) {
+            *self.lock_keyed() = None;
+        }
+    }
+
+    /// Connections are in use now.
+    pub(crate) fn connections_used(&self) {
+        *self.used_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(SystemTime::now());
     }
 
     /// Reads the keys, so that the first event need not. A failure here is the first event's to report.

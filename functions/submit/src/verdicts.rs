@@ -9,7 +9,7 @@ use common::store::StoreError;
 use common::vmray::client::{VmrayClient, VmrayError};
 use common::vmray::model::{Submission, SubmissionId};
 
-use crate::ledger::entry::{Entry, FailureCode, State};
+use crate::ledger::entry::{Entry, FailureCode, Follower, State};
 use crate::ledger::{Put, Versioned};
 use crate::lookup::state_of;
 use crate::service::{ServiceError, Submit};
@@ -28,12 +28,13 @@ impl Submit {
     /// and never an error of VMRay's: then things stand as they stood. `true`: VMRay has answered.
     pub(crate) async fn refresh(
         &self,
-        batch: &str,
+        follower: Follower<'_>,
         chunk: usize,
         entries: &mut Entries,
         deadline: Deadline,
     ) -> Result<bool, ServiceError> {
-        let waiting = unfinished(entries);
+        let batch = follower.batch;
+        let waiting = unfinished(entries, follower);
         if waiting.is_empty() {
             return Ok(false);
         }
@@ -106,16 +107,15 @@ impl Submit {
     }
 }
 
-/// The submissions without a verdict, and the entries that wait for each.
-fn unfinished(entries: &Entries) -> HashMap<SubmissionId, Vec<String>> {
+/// The submissions without a verdict that a batch follows, and the entries that wait for each.
+fn unfinished(entries: &Entries, follower: Follower<'_>) -> HashMap<SubmissionId, Vec<String>> {
     let mut waiting: HashMap<SubmissionId, Vec<String>> = HashMap::new();
     for (key, entry) in entries {
-        for run in &entry.value.runs {
-            if let State::Submitted { facts, .. } = &run.state
-                && let Some(id) = facts.submission_id
-            {
-                waiting.entry(id).or_default().push(key.clone());
-            }
+        let run = entry.value.followed(follower).map(|place| &entry.value.runs[place].state);
+        if let Some(State::Submitted { facts, .. }) = run
+            && let Some(id) = facts.submission_id
+        {
+            waiting.entry(id).or_default().push(key.clone());
         }
     }
     waiting

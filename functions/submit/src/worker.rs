@@ -101,7 +101,8 @@ impl Submit {
     pub async fn work(&self, message: &Message, deadline: Deadline) -> Result<Work, ServiceError> {
         match message {
             Message::Chunk { batch, chunk, attempt } => {
-                self.work_on_chunk(batch, *chunk, *attempt, deadline).await
+                // On the heap: large, and nested deeper than the compiler likes.
+                Box::pin(self.work_on_chunk(batch, *chunk, *attempt, deadline)).await
             }
             Message::Guard { batch } => self.guard(batch).await.map(|()| Work::default()),
         }
@@ -143,6 +144,7 @@ impl Submit {
             tracing::warn!(batch, chunk = chunk_number, "no such batch, or not any more: nothing is sent");
             return Ok(Work::default());
         };
+        self.drop_stale_connections();
         let timeout = self.times().submit_timeout;
         // A POST that has begun must be able to end. A shorter invocation than that can still try.
         let budget = deadline.remaining();
@@ -155,6 +157,7 @@ impl Submit {
             shared: Mutex::new(Shared { state, failures: 0, work: Work::default() }),
         };
         let left = pass.run(&chunk).await?;
+        self.connections_used();
         let work = pass.end();
         if let Some(again) = follow_up(self.times().retry, left, attempt, work) {
             let message = Message::Chunk { batch: batch.to_owned(), chunk: chunk_number, attempt: again.0 };
@@ -326,7 +329,8 @@ impl Pass<'_> {
         run: Option<usize>,
         expected: Expected,
     ) -> Result<Next, StoreError> {
-        // Waited for before the claim, since a claim runs out.
+        // Both waited for before the claim, since a claim runs out. The semaphore is never closed.
+        let _sending = self.submit.sending.acquire().await;
         let Some(turn) = self.vmray.submit_turn().await else {
             return Ok(Next::Leave(Left::After(Duration::ZERO)));
         };
@@ -407,8 +411,10 @@ impl Pass<'_> {
                 self.stop(&message).await?;
                 Ok(Some(Left::Nothing))
             }
-            Err(error @ SubmitError::Unauthorized { .. }) => {
-                run.state = State::Queued { reason: Some(error.to_string()) };
+            Err(SubmitError::Unauthorized { .. } | SubmitError::Keys(_)) => {
+                // The log names the secret; callers need not know it.
+                let reason = "the deployment's API key for VMRay is refused or missing; its operator has to replace it";
+                run.state = State::Queued { reason: Some(reason.to_owned()) };
                 self.count(|work| work.unauthorized = true);
                 self.stop_using_vmray();
                 Ok(Some(Left::WhenVmrayIsBack))

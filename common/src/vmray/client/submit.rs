@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use super::super::gate::Place;
 use super::{DEFAULT_PAUSE, Envelope, Listing, VmrayClient, VmrayError, error_message, message};
 use crate::http::{self, Answer, Deadline, HttpError};
-use crate::secrets::Keys;
+use crate::secrets::{Keys, SecretsError};
 use crate::vmray::model::{Entries, Sample, SampleId, Submission, SubmissionId};
 
 /// What a submission is sent with: VMRay's own parameters besides the URL.
@@ -61,6 +61,9 @@ pub enum SubmitError {
         /// The secret's name.
         origin: String,
     },
+    /// There is no key that could be sent.
+    #[error("no API key for VMRay: {0}")]
+    Keys(Arc<SecretsError>),
     /// The key may submit no more in this period.
     #[error("VMRay's quota is used up: {message}")]
     QuotaExceeded {
@@ -178,7 +181,7 @@ impl VmrayClient {
         if answer.status != StatusCode::UNAUTHORIZED {
             return Ok(answer);
         }
-        if self.key.replaced(&keys).await.map_err(|error| keys_missing(&error))? {
+        if self.key.replaced(&keys).await.map_err(keys_missing)? {
             let answer = self.post_with(&self.key.keys(), parameters).await?;
             if answer.status != StatusCode::UNAUTHORIZED {
                 return Ok(answer);
@@ -195,7 +198,7 @@ impl VmrayClient {
         if self.deadline.remaining().is_zero() {
             return Err(not_sent("no time left in this invocation"));
         }
-        let authorization = self.key.header(keys, "api_key ").map_err(|error| keys_missing(&error))?;
+        let authorization = self.key.header(keys, "api_key ").map_err(keys_missing)?;
         let request = self
             .http
             .post(self.address("sample/submit"))
@@ -280,8 +283,8 @@ impl VmrayClient {
     }
 }
 
-fn keys_missing(error: &crate::secrets::SecretsError) -> SubmitError {
-    SubmitError::NotSent { reason: format!("no API key for VMRay: {error}"), retry_after: None }
+fn keys_missing(error: SecretsError) -> SubmitError {
+    SubmitError::Keys(Arc::new(error))
 }
 
 /// The body: urlencoded, which servers of all ages read.

@@ -40,6 +40,8 @@ pub(crate) struct Page {
     pub(crate) start: usize,
     /// The most results; `None`: no results at all.
     pub(crate) limit: Option<usize>,
+    /// The most bytes of results; one result is given nevertheless.
+    pub(crate) max_bytes: usize,
 }
 
 /// Results in one answer when nobody says how many.
@@ -47,7 +49,18 @@ pub(crate) const DEFAULT_LIMIT: usize = 1000;
 
 impl Page {
     /// The first results.
-    pub(crate) const FIRST: Self = Self { start: 0, limit: Some(DEFAULT_LIMIT) };
+    pub(crate) const FIRST: Self =
+        Self { start: 0, limit: Some(DEFAULT_LIMIT), max_bytes: MOST_RESULT_BYTES };
+
+    /// What is left of a page after an answer that was a part of it.
+    pub(crate) fn after(self, answer: &BatchAnswer<'_>) -> Self {
+        let bytes = answer.results.as_ref().map_or(0, |results| results.get().len());
+        let max_bytes = self.max_bytes.saturating_sub(bytes);
+        let limit = self
+            .limit
+            .map(|limit| if max_bytes == 0 { 0 } else { limit.saturating_sub(answer.counts.total) });
+        Self { limit, max_bytes, ..self }
+    }
 }
 
 /// A batch as its caller sees it.
@@ -96,7 +109,7 @@ impl<'a> ResultRow<'a> {
         Self {
             index,
             id: item.id.as_ref(),
-            input: item.input.as_deref().or(url),
+            input: item.input.as_deref().or(item.unstored_input.as_deref()).or(url),
             url,
             status: outcome.status,
             source: outcome.source,
@@ -164,7 +177,14 @@ impl Submit {
         let mut entries = self.ledger.entries(distinct_keys(chunk), Utc::now()).await?;
         let mut refresh = batch.refreshes.get(&chunk_number).copied();
         if !deadline.remaining().is_zero()
-            && self.refresh(&batch.id, chunk_number, &mut entries, deadline).await?
+            && self
+                .refresh(
+                    Perspective::of(batch, self.rules(), Utc::now()).follower,
+                    chunk_number,
+                    &mut entries,
+                    deadline,
+                )
+                .await?
         {
             let now = Utc::now();
             refresh = Some(crate::ledger::Refresh { asked_at: now, answered_at: Some(now) });
@@ -193,7 +213,7 @@ fn joined(rows: Vec<(usize, String)>, page: Page, total: usize) -> (Option<Box<R
     let mut next = page.start;
     for (index, row) in rows {
         if list.len() > 1 {
-            if list.len() + row.len() > MOST_RESULT_BYTES {
+            if list.len() + row.len() > page.max_bytes {
                 break;
             }
             list.push(',');
@@ -232,7 +252,7 @@ mod tests {
         let (results, next) = joined((0..5).map(row).collect(), Page::FIRST, 5);
         assert_eq!(next, Some(3));
         assert!(results.unwrap().get().len() <= MOST_RESULT_BYTES);
-        let (results, next) = joined(vec![(4, "1".to_owned())], Page { start: 4, limit: Some(1) }, 5);
+        let (results, next) = joined(vec![(4, "1".to_owned())], Page { start: 4, ..Page::FIRST }, 5);
         assert_eq!((results.unwrap().get(), next), ("[1]", None));
     }
 }

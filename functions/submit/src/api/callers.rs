@@ -25,6 +25,12 @@ pub struct Caller {
 }
 
 impl Caller {
+    /// A caller with the deployment's limits.
+    #[must_use]
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), max_urls_per_request: None, max_urls_per_day: None }
+    }
+
     /// URLs in one call: its own limit, never above the deployment's.
     #[must_use]
     pub fn urls_per_request(&self, limits: &SubmitLimits) -> usize {
@@ -159,15 +165,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-
-    /// SHA-256 of "old-key" and "new-key".
-    fn hashed(key: &str) -> String {
-        use std::fmt::Write as _;
-        Sha256::digest(key.as_bytes()).iter().fold(String::new(), |mut hex, byte| {
-            let _ = write!(hex, "{byte:02x}");
-            hex
-        })
-    }
+    use crate::hash::sha256;
 
     fn request(header: &str, value: &str) -> Request {
         Request { headers: vec![(header.to_owned(), value.to_owned())], ..Request::default() }
@@ -175,13 +173,13 @@ mod tests {
 
     #[test]
     fn both_keys_of_a_caller_are_good_during_a_rotation() {
-        let secret = json!({"soar": {"keys": [hashed("old-key"), hashed("new-key").to_uppercase()]}, "other": {"keys": []}});
+        let secret = json!({"soar": {"keys": [sha256("old-key"), sha256("new-key").to_uppercase()]}, "other": {"keys": []}});
         let callers = Callers::read(Some(&secret)).unwrap();
         for key in ["old-key", "new-key"] {
             assert_eq!(callers.find(&[key.to_owned()]).unwrap().name, "soar");
         }
         assert_eq!(callers.find(&["no-key".to_owned(), String::new()]), None);
-        assert_eq!(callers.find(&[hashed("old-key")]), None, "a hash is no key");
+        assert_eq!(callers.find(&[sha256("old-key")]), None, "a hash is no key");
     }
 
     #[test]
@@ -207,7 +205,7 @@ mod tests {
     fn a_wrong_caller_is_named_and_no_key_is_quoted() {
         for wrong in [
             json!({"soar": {"keys": ["plain-text-key"]}}),
-            json!({"soar": {"keys": [hashed("1"), hashed("2"), hashed("3")]}}),
+            json!({"soar": {"keys": [sha256("1"), sha256("2"), sha256("3")]}}),
             json!({"soar": {"keys": [], "limit": 5}}),
             json!({"so ar": {"keys": []}}),
         ] {
@@ -219,7 +217,7 @@ mod tests {
     #[test]
     fn a_caller_has_its_own_limits_inside_the_deployments() {
         let secret =
-            json!({"soar": {"keys": [hashed("k")], "max_urls_per_request": 5000, "max_urls_per_day": 50000}});
+            json!({"soar": {"keys": [sha256("k")], "max_urls_per_request": 5000, "max_urls_per_day": 50000}});
         let callers = Callers::read(Some(&secret)).unwrap();
         let caller = callers.find(&["k".to_owned()]).unwrap();
         let limits = SubmitLimits { urls_per_request: 1000, urls_per_caller_day: 20_000 };

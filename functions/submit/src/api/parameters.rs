@@ -112,7 +112,8 @@ pub(super) fn selection(request: &Request, several: bool) -> Result<Selection, P
             _ => return Err(unknown(&name, known)),
         }
     }
-    Ok(Selection { page: Page { start, limit: (!summary).then_some(limit) }, ids })
+    let page = Page { start, limit: (!summary).then_some(limit), ..Page::FIRST };
+    Ok(Selection { page, ids })
 }
 
 fn batch_ids(list: &str) -> Result<Vec<String>, Problem> {
@@ -158,8 +159,8 @@ mod tests {
     fn a_page_is_asked_for_in_numbers() {
         let one = |text: &str| selection(&query(text), false).map(|selection| selection.page);
         assert_eq!(one(""), Ok(Page::FIRST));
-        assert_eq!(one("limit=5&cursor=10"), Ok(Page { start: 10, limit: Some(5) }));
-        assert_eq!(one("fields=summary"), Ok(Page { start: 0, limit: None }));
+        assert_eq!(one("limit=5&cursor=10"), Ok(Page { start: 10, limit: Some(5), ..Page::FIRST }));
+        assert_eq!(one("fields=summary"), Ok(Page { limit: None, ..Page::FIRST }));
         for wrong in ["limit=0", "limit=10001", "cursor=x", "cursor=-1", "fields=x", "ids=a", "page=2"] {
             assert!(one(wrong).is_err(), "{wrong}");
         }

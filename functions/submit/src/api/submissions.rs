@@ -171,9 +171,7 @@ impl Submit {
         let mut answers = Vec::with_capacity(batches.len());
         for batch in &batches {
             let answer = self.answer(batch, page, deadline).await?;
-            if let Some(limit) = &mut page.limit {
-                *limit = limit.saturating_sub(answer.counts.total);
-            }
+            page = page.after(&answer);
             answers.push(answer);
         }
         Ok(several(answers, unknown_ids))

@@ -58,6 +58,9 @@ pub struct Item {
     /// What the caller sent, where it is not the URL itself and may be kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input: Option<String>,
+    /// What the caller sent and may not be kept: only the answer to the call itself can show it.
+    #[serde(skip)]
+    pub unstored_input: Option<String>,
     /// What is to become of it.
     #[serde(flatten)]
     pub fate: Fate,
@@ -136,7 +139,12 @@ mod tests {
 
     fn item(url_bytes: usize) -> Item {
         let url = "x".repeat(url_bytes);
-        Item { id: None, input: None, fate: Fate::Send { url, key: "k".to_owned(), duplicate: false } }
+        Item {
+            id: None,
+            input: None,
+            unstored_input: None,
+            fate: Fate::Send { url, key: "k".to_owned(), duplicate: false },
+        }
     }
 
     #[test]
@@ -162,7 +170,12 @@ mod tests {
     fn an_item_survives_being_stored() {
         for item in [
             item(3),
-            Item { id: None, input: Some("x".to_owned()), fate: Fate::Refuse { code: "y".to_owned() } },
+            Item {
+                id: None,
+                input: Some("x".to_owned()),
+                unstored_input: None,
+                fate: Fate::Refuse { code: "y".to_owned() },
+            },
         ] {
             let stored = serde_json::to_value(&item).unwrap();
             assert_eq!(serde_json::from_value::<Item>(stored).unwrap(), item);

@@ -17,11 +17,11 @@ use chrono::{DateTime, Utc};
 use common::store::{Document, Expected, Key, NewDocument, Store, StoreError, to_body};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 pub mod batch;
 pub mod entry;
 
+use crate::hash::of_parts;
 use batch::{BatchState, Chunk, Header};
 use entry::Entry;
 
@@ -90,24 +90,7 @@ impl std::fmt::Debug for Ledger {
 /// The ledger key of a URL: the same for callers who share a ledger and want the same analysis.
 #[must_use]
 pub fn entry_key(scope: &str, url: &str, analysis: &str) -> String {
-    hash(&[scope, url, analysis])
-}
-
-/// 128 bits over texts that cannot run into each other, in hexadecimal digits.
-#[must_use]
-pub fn hash(parts: &[&str]) -> String {
-    use std::fmt::Write as _;
-
-    let mut hasher = Sha256::new();
-    for part in parts {
-        hasher.update((part.len() as u64).to_le_bytes());
-        hasher.update(part.as_bytes());
-    }
-    hasher.finalize()[..16].iter().fold(String::with_capacity(32), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    of_parts(&[scope, url, analysis])
 }
 
 fn entry_place(key: &str) -> Key {

@@ -4,6 +4,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::Utc;
@@ -79,7 +80,7 @@ impl LocalQueue {
         loop {
             let page = queue.store.query_prefix(GROUP, "", PAGE, after.as_deref()).await?;
             for document in page.documents {
-                queue.hold(document.read()?, document.key.sk, std::time::Duration::ZERO);
+                queue.hold(document.read()?, document.key.sk, Duration::ZERO);
             }
             after = page.next;
             if after.is_none() {
@@ -92,7 +93,7 @@ impl LocalQueue {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn hold(&self, message: Message, place: String, delay: std::time::Duration) {
+    fn hold(&self, message: Message, place: String, delay: Duration) {
         let mut waiting = self.waiting();
         waiting.count += 1;
         let number = waiting.count;
@@ -129,6 +130,11 @@ impl LocalQueue {
                 None => arrival.await,
             }
         }
+    }
+
+    /// The message could not be done now.
+    pub fn again(&self, received: Received, delay: Duration) {
+        self.hold(received.message, received.place, delay);
     }
 
     /// The message has done what it was for.

@@ -35,7 +35,7 @@ pub enum Message {
 pub struct Delayed {
     /// The message.
     pub message: Message,
-    /// At most 15 minutes, in whole seconds; fractions are cut off where the queue knows none.
+    /// At most 15 minutes, a fraction of a second is made a whole one where the queue knows none.
     pub delay: Duration,
 }
 

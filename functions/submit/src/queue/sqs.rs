@@ -16,7 +16,7 @@ const CALLS_AT_ONCE: usize = 4;
 const ROUNDS: u32 = 3;
 
 /// SQS holds nothing back for longer.
-const LONGEST_DELAY_SECONDS: u64 = 900;
+const LONGEST_DELAY_SECONDS: u128 = 900;
 
 /// One SQS queue.
 #[derive(Debug, Clone)]
@@ -66,7 +66,7 @@ impl SqsQueue {
     fn entry(&self, number: usize, message: &Delayed) -> Result<SendMessageBatchRequestEntry, QueueError> {
         let failed = |reason: String| self.failed(1, reason);
         let body = serde_json::to_string(&message.message).map_err(|error| failed(error.to_string()))?;
-        let seconds = message.delay.as_secs().min(LONGEST_DELAY_SECONDS);
+        let seconds = message.delay.as_millis().div_ceil(1000).min(LONGEST_DELAY_SECONDS);
         SendMessageBatchRequestEntry::builder()
             .id(number.to_string())
             .message_body(body)

@@ -1,0 +1,85 @@
+//! Puts `submit` together for one machine: settings and keys from the environment, the queue in this process.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::config::{Host, SubmitDeployment, SubmitSettings, aws};
+use common::http::Deadline;
+use common::secrets::Secrets;
+use common::telemetry::{self, Output};
+use submit::Submit;
+use submit::queue::local::LocalQueue;
+use tokio::time::Instant;
+
+use crate::Failure;
+use crate::setup::{State, explain};
+
+/// Messages that are worked on at the same time: one with a slow URL in it does not hold up the others. How many URLs
+/// are sent at the same time is the function's own limit.
+const WORKERS: usize = 4;
+
+/// As long as Lambda's worker has for a message.
+const TIME_FOR_A_MESSAGE: Duration = Duration::from_mins(1);
+
+/// Before a message that failed for a reason of this machine is taken again.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// `submit` on this machine, and its queue.
+pub(crate) struct LocalSubmit {
+    /// The function.
+    pub(crate) submit: Arc<Submit>,
+    queue: Arc<LocalQueue>,
+}
+
+/// Reads settings and keys through `lookup`, starts logging, opens the state.
+pub(crate) async fn local_submit(
+    lookup: impl Fn(&str) -> Option<String> + Send + Sync + 'static,
+    file: Option<PathBuf>,
+) -> Result<LocalSubmit, Failure> {
+    let read = SubmitSettings::read(&lookup, Host::Local);
+    let (settings, warnings) = read.map_err(|error| Failure::Usage(explain(&error)))?;
+    telemetry::init(settings.log_level, Output::Stderr);
+    for warning in warnings {
+        tracing::warn!(setting = warning.name, "{}", warning.message);
+    }
+    let secrets = match &settings.deployment {
+        SubmitDeployment::Lambda { secret_arn, .. }
+        | SubmitDeployment::Local { secret_arn: Some(secret_arn) } => {
+            Secrets::from_secrets_manager(&aws::sdk_config().await, secret_arn.clone())
+        }
+        SubmitDeployment::Local { secret_arn: None } => Secrets::from_environment(lookup),
+    };
+    let store = State::open(file).await?.store();
+    let queue = Arc::new(LocalQueue::open(Arc::clone(&store)).await.map_err(Failure::failed)?);
+    let submit = Arc::new(Submit::new(settings, store, Arc::clone(&queue) as Arc<_>, Arc::new(secrets)));
+    // Wrong keys and lists are told now, and not to the first caller.
+    submit.warm_up().await.map_err(|error| Failure::Usage(error.to_string()))?;
+    Ok(LocalSubmit { submit, queue })
+}
+
+impl LocalSubmit {
+    /// Works on messages until it is dropped; that is safe at any moment.
+    pub(crate) async fn work(&self) {
+        let worker = || async {
+            loop {
+                self.work_on_next().await;
+            }
+        };
+        let workers: [_; WORKERS] = std::array::from_fn(|_| worker());
+        futures::future::join_all(workers).await;
+    }
+
+    async fn work_on_next(&self) {
+        let received = self.queue.receive().await;
+        let deadline = Deadline::at(Instant::now() + TIME_FOR_A_MESSAGE);
+        let done = match self.submit.work(&received.message, deadline).await {
+            Ok(_) => self.queue.done(&received).await.map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(error) = done {
+            tracing::error!(error, "message not done; it is taken again");
+            self.queue.again(received, PAUSE);
+        }
+    }
+}
