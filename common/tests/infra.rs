@@ -164,7 +164,10 @@ fn written() -> BTreeSet<Metric> {
         let body = source.split(head).nth(1).unwrap().split("\n}").next().unwrap();
         let body = body.split("\n    }").next().unwrap();
         let after = |open: &'static str| {
-            body.split(open).skip(1).map(|rest| rest.split('"').next().unwrap().to_owned()).collect::<Vec<_>>()
+            body.split(open)
+                .skip(1)
+                .map(|rest| rest.split('"').next().unwrap().to_owned())
+                .collect::<Vec<_>>()
         };
         [after("count(\""), after("        (\"")].concat()
     };
@@ -204,7 +207,12 @@ fn in_alarms(template: &Value) -> BTreeSet<Metric> {
         let dimensions = metric["Dimensions"].as_array().unwrap();
         assert_eq!(dimensions.len(), 1, "{metric}");
         let dimension = &dimensions[0];
-        (text(&metric["Namespace"]), text(&metric["MetricName"]), text(&dimension["Name"]), text(&dimension["Value"]))
+        (
+            text(&metric["Namespace"]),
+            text(&metric["MetricName"]),
+            text(&dimension["Name"]),
+            text(&dimension["Value"]),
+        )
     };
     let mut metrics = BTreeSet::new();
     for alarm in alarms.map(|alarm| &alarm["Properties"]) {
@@ -280,11 +288,15 @@ fn every_alarm_is_on_the_dashboard_tells_somebody_and_is_explained() {
         let title = name.strip_suffix("Alarm").unwrap();
         assert!(runbook.contains(&format!("\n## {title}\n")), "docs/alarms.md does not explain {title}");
         let description = alarm["Properties"]["AlarmDescription"].as_str().unwrap();
-        assert!(description.ends_with(&format!("docs/alarms.md#{}", title.to_lowercase())), "{name}: {description}");
+        assert!(
+            description.ends_with(&format!("docs/alarms.md#{}", title.to_lowercase())),
+            "{name}: {description}"
+        );
         explained.insert(title.to_owned());
     }
     let headings = runbook.lines().filter_map(|line| line.strip_prefix("## "));
-    let headings: BTreeSet<_> = headings.filter(|heading| !heading.contains(' ')).map(str::to_owned).collect();
+    let headings: BTreeSet<_> =
+        headings.filter(|heading| !heading.contains(' ')).map(str::to_owned).collect();
     assert_eq!(headings, explained);
 }
 
@@ -296,7 +308,10 @@ fn functions_are_started_as_the_code_wants_it() {
         assert_eq!(function["Runtime"], "provided.al2023", "{name}");
         assert_eq!(function["Handler"], "bootstrap", "{name}");
         assert_eq!(function["Architectures"][0]["Ref"], "Architecture", "{name}");
-        assert!(function.get("ReservedConcurrentExecutions").is_none(), "{name}: small accounts could not deploy it");
+        assert!(
+            function.get("ReservedConcurrentExecutions").is_none(),
+            "{name}: small accounts could not deploy it"
+        );
         assert!(function["LoggingConfig"]["LogGroup"]["Ref"].is_string(), "{name}");
     }
     let once = properties(&template, "IngestFunctionEventInvokeConfig");
@@ -339,7 +354,8 @@ fn secrets_are_made_in_the_shape_that_the_code_reads_and_hold_nothing() {
         let text = properties(&template, name)["SecretString"].as_str().unwrap();
         let secret: BTreeMap<String, Value> = serde_json::from_str(text).unwrap();
         assert_eq!(secret.keys().collect::<Vec<_>>(), members, "{name}");
-        let is_blank = |value: &Value| value == "" || value.as_object().is_some_and(serde_json::Map::is_empty);
+        let is_blank =
+            |value: &Value| value == "" || value.as_object().is_some_and(serde_json::Map::is_empty);
         assert!(secret.values().all(is_blank), "{name}");
     }
 }
@@ -377,7 +393,8 @@ fn every_route_of_the_api_leads_to_the_function() {
                 Some((before, _)) => path.starts_with(before) && path.len() > before.len(),
                 None => pattern == path,
             };
-            fits && (methods.get(method.to_lowercase()).is_some() || methods.get("x-amazon-apigateway-any-method").is_some())
+            fits && (methods.get(method.to_lowercase()).is_some()
+                || methods.get("x-amazon-apigateway-any-method").is_some())
         });
         assert!(leads, "{method} {path}");
     }
@@ -401,7 +418,8 @@ fn access_logs_hold_neither_queries_nor_headers() {
 /// The statements of a role.
 fn statements<'a>(template: &'a Value, role: &str) -> Vec<&'a Value> {
     let policies = properties(template, role)["Policies"].as_array().unwrap();
-    let statements = policies.iter().flat_map(|policy| policy["PolicyDocument"]["Statement"].as_array().unwrap());
+    let statements =
+        policies.iter().flat_map(|policy| policy["PolicyDocument"]["Statement"].as_array().unwrap());
     // `Fn::If` with the statement for a customer's own key, or nothing.
     statements.map(|statement| statement["Fn::If"].get(1).unwrap_or(statement)).collect()
 }
@@ -410,14 +428,17 @@ fn statements<'a>(template: &'a Value, role: &str) -> Vec<&'a Value> {
 fn rights_are_single_actions_on_single_resources() {
     let template = template();
     let resources = template["Resources"].as_object().unwrap().iter();
-    let roles: BTreeSet<_> =
-        resources.filter(|(_, resource)| resource["Type"] == "AWS::IAM::Role").map(|(name, _)| name.as_str()).collect();
+    let roles: BTreeSet<_> = resources
+        .filter(|(_, resource)| resource["Type"] == "AWS::IAM::Role")
+        .map(|(name, _)| name.as_str())
+        .collect();
     assert_eq!(roles, ROLES.into());
     for role in ROLES {
         assert!(properties(&template, role).get("ManagedPolicyArns").is_none(), "{role}");
         for statement in statements(&template, role) {
             let actions = &statement["Action"];
-            let actions: Vec<_> = actions.as_array().map_or_else(|| vec![actions], |actions| actions.iter().collect());
+            let actions: Vec<_> =
+                actions.as_array().map_or_else(|| vec![actions], |actions| actions.iter().collect());
             for action in actions {
                 assert!(!action.as_str().unwrap().contains('*'), "{role}: {action}");
             }

@@ -7,6 +7,7 @@
 )]
 
 pub mod aws;
+pub mod deployment;
 pub mod event_source;
 mod gateway;
 pub mod http_api;
@@ -16,3 +17,4 @@ pub mod local;
 pub mod queue;
 pub mod runtime_api;
 pub mod submit;
+pub mod template;
