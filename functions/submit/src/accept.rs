@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use common::config::LedgerScope;
+use common::store::StoreError;
 use common::telemetry::url_for_log;
 use serde_json::{Map, Value};
 
@@ -17,7 +18,7 @@ use crate::api::options::Options;
 use crate::hash::of_parts;
 use crate::ledger::batch::{BatchState, Chunk, Fate, Header, Item, into_chunks};
 use crate::ledger::{Batch, CallRecord, Put, entry_key};
-use crate::queue::{Delayed, Message};
+use crate::queue::{Delayed, Message, QueueError};
 use crate::service::{ServiceError, Submit};
 use crate::url::{Gate, Refusal};
 use crate::view::{Counts, Perspective, Source, Status};
@@ -56,19 +57,17 @@ pub(crate) enum AcceptError {
     Service(#[from] ServiceError),
 }
 
-impl<E: Into<ServiceError>> From<E> for AcceptError
-where
-    E: IntoServiceError,
-{
-    fn from(error: E) -> Self {
+impl From<StoreError> for AcceptError {
+    fn from(error: StoreError) -> Self {
         Self::Service(error.into())
     }
 }
 
-/// The errors that are the service's; keeps the conversions apart.
-pub(crate) trait IntoServiceError {}
-impl IntoServiceError for common::store::StoreError {}
-impl IntoServiceError for crate::queue::QueueError {}
+impl From<QueueError> for AcceptError {
+    fn from(error: QueueError) -> Self {
+        Self::Service(error.into())
+    }
+}
 
 /// What would become of each input.
 #[derive(Debug)]
@@ -136,7 +135,7 @@ impl Submit {
             };
             return self.create(caller, batch, header, items, now).await;
         }
-        Err(AcceptError::Service(ServiceError::Store(common::store::StoreError::Unavailable {
+        Err(AcceptError::Service(ServiceError::Store(StoreError::Unavailable {
             doing: "record a call",
             place: "the ledger".to_owned(),
             reason: "too many calls of the same kind at the same time; send it again".to_owned(),

@@ -7,7 +7,7 @@ use common::mapping::SubmissionFacts;
 use serde::Serialize;
 
 use crate::ledger::batch::{BatchState, Fate, Header, Item};
-use crate::ledger::entry::{Entry, Follower, Run, State, is_overdue};
+use crate::ledger::entry::{Entry, FailureCode, Follower, Run, State, is_overdue};
 use crate::ledger::{Batch, Refresh};
 use crate::url::Refusal;
 
@@ -90,6 +90,24 @@ pub enum Source {
     Reused,
     /// An earlier input of the batch is the same.
     Duplicate,
+}
+
+impl Source {
+    /// Every source.
+    pub const ALL: [Self; 3] = [Self::New, Self::Reused, Self::Duplicate];
+}
+
+/// The words for what went wrong that are neither a refusal of the gate nor a failure of VMRay's.
+const QUOTA_EXCEEDED: &str = "quota_exceeded";
+const TIMED_OUT: &str = "timed_out";
+const UNCONFIRMED: &str = "unconfirmed";
+const NOT_SENT: &str = "not_sent";
+
+/// Every word that `error_code` may have.
+pub fn error_codes() -> impl Iterator<Item = &'static str> {
+    let refusals = Refusal::ALL.into_iter().map(Refusal::code);
+    let failures = FailureCode::ALL.into_iter().map(FailureCode::as_str);
+    refusals.chain(failures).chain([QUOTA_EXCEEDED, TIMED_OUT, UNCONFIRMED, NOT_SENT])
 }
 
 /// What is told of one input.
@@ -290,7 +308,7 @@ impl<'a> Perspective<'a> {
             State::Claimed { .. } => Outcome { status: Status::Unconfirmed, ..told },
             State::Unconfirmed { reason, .. } => Outcome {
                 status: Status::Unconfirmed,
-                error_code: Some("unconfirmed"),
+                error_code: Some(UNCONFIRMED),
                 error_detail: Some(reason),
                 ..told
             },
@@ -305,7 +323,7 @@ impl<'a> Perspective<'a> {
             },
             State::QuotaExceeded { detail, .. } => Outcome {
                 status: Status::QuotaExceeded,
-                error_code: Some("quota_exceeded"),
+                error_code: Some(QUOTA_EXCEEDED),
                 error_detail: Some(detail),
                 ..told
             },
@@ -322,13 +340,13 @@ impl<'a> Perspective<'a> {
             status: Status::Pending,
             source: Some(Source::New),
             facts: None,
-            error_code: reason.map(|_| "not_sent"),
+            error_code: reason.map(|_| NOT_SENT),
             error_detail: reason,
         };
         if let Some(stopped) = &self.state.stopped {
             return Outcome {
                 status: Status::QuotaExceeded,
-                error_code: Some("quota_exceeded"),
+                error_code: Some(QUOTA_EXCEEDED),
                 error_detail: Some(stopped),
                 ..told
             };
@@ -345,7 +363,7 @@ impl<'a> Perspective<'a> {
 fn timed_out(told: Outcome<'_>) -> Outcome<'_> {
     Outcome {
         status: Status::TimedOut,
-        error_code: Some("timed_out"),
+        error_code: Some(TIMED_OUT),
         error_detail: told.error_detail.or(Some("there was no verdict within VERDICT_TIMEOUT")),
         ..told
     }
@@ -369,7 +387,6 @@ mod tests {
 
     use super::*;
     use crate::api::options::Options;
-    use crate::ledger::entry::FailureCode;
 
     const RULES: Rules =
         Rules { reuse_window: Duration::from_hours(168), verdict_timeout: Duration::from_hours(24) };

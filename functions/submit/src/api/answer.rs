@@ -45,7 +45,7 @@ pub(crate) struct Page {
 }
 
 /// Results in one answer when nobody says how many.
-pub(crate) const DEFAULT_LIMIT: usize = 1000;
+pub const DEFAULT_LIMIT: usize = 1000;
 
 impl Page {
     /// The first results.

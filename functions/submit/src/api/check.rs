@@ -16,7 +16,7 @@ use crate::worker::distinct_keys;
 /// What would become of one input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum Action {
+pub enum Action {
     /// Sent to VMRay.
     Submit,
     /// Answered by what is known.
@@ -25,6 +25,11 @@ enum Action {
     Duplicate,
     /// Not sent.
     Refuse,
+}
+
+impl Action {
+    /// Every action.
+    pub const ALL: [Self; 4] = [Self::Submit, Self::Reuse, Self::Duplicate, Self::Refuse];
 }
 
 #[derive(Debug, Default, Serialize)]

@@ -18,11 +18,11 @@ use tokio::time::Instant;
 pub mod answer;
 pub mod body;
 pub mod callers;
-mod check;
+pub mod check;
 mod fault;
 pub mod http;
 pub mod options;
-mod parameters;
+pub mod parameters;
 pub mod problem;
 mod submissions;
 mod words;
@@ -255,6 +255,8 @@ fn logged_path(path: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
     use super::*;
 
     #[test]
@@ -265,6 +267,46 @@ mod tests {
         for none in ["/", "", "/v1", "/v1/submissions/x/y", "/v1/submissions/x/retry/y", "/v2/check"] {
             assert_eq!(Route::of(none), None, "{none}");
         }
+    }
+
+    #[test]
+    fn the_document_has_every_route_with_its_methods_and_no_other() {
+        /// A new route must be named here, and below.
+        fn template(route: &Route<'_>) -> &'static str {
+            match route {
+                Route::Health => "/health",
+                Route::Openapi => "/openapi.json",
+                Route::Submissions => "/v1/submissions",
+                Route::Batch(_) => "/v1/submissions/{batch_id}",
+                Route::Retry(_) => "/v1/submissions/{batch_id}/retry",
+                Route::Check => "/v1/check",
+            }
+        }
+        let routes = [
+            Route::Health,
+            Route::Openapi,
+            Route::Submissions,
+            Route::Batch("{batch_id}"),
+            Route::Retry("{batch_id}"),
+            Route::Check,
+        ];
+        let mut known = BTreeMap::new();
+        for route in routes {
+            let path = template(&route);
+            assert_eq!(Route::of(path).as_ref(), Some(&route), "{path}");
+            known.insert(
+                path.to_owned(),
+                route.methods().iter().map(|method| method.to_lowercase()).collect(),
+            );
+        }
+        let document: serde_json::Value = serde_json::from_str(OPENAPI).unwrap();
+        let documented: BTreeMap<String, BTreeSet<String>> = document["paths"]
+            .as_object()
+            .unwrap()
+            .iter()
+            .map(|(path, item)| (path.clone(), item.as_object().unwrap().keys().cloned().collect()))
+            .collect();
+        assert_eq!(documented, known);
     }
 
     #[test]

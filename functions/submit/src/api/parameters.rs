@@ -6,20 +6,20 @@ use super::answer::{DEFAULT_LIMIT, Page};
 use super::http::Request;
 use super::problem::{Kind, Problem};
 
-/// How long an answer may be waited for: an HTTP API of AWS ends requests after 30 s.
-const LONGEST_WAIT: u64 = 25;
+/// Seconds that an answer may be waited for: an HTTP API of AWS ends requests after 30 s.
+pub const LONGEST_WAIT: u64 = 25;
 
-/// Products give up after 10 s and more when nobody sets it.
-const DEFAULT_WAIT: u64 = 8;
+/// Seconds when nobody says: products give up after 10 s and more.
+pub const DEFAULT_WAIT: u64 = 8;
 
 /// The most results in one answer.
-const MOST_RESULTS: usize = 10_000;
+pub const MOST_RESULTS: usize = 10_000;
 
 /// Batches in one call.
-const MOST_BATCHES: usize = 50;
+pub const MOST_BATCHES: usize = 50;
 
 /// The longest idempotency key.
-const LONGEST_KEY: usize = 255;
+pub const LONGEST_KEY: usize = 255;
 
 fn wrong(detail: impl Into<String>) -> Problem {
     Problem::new(Kind::InvalidParameter, detail)

@@ -136,11 +136,6 @@ impl Ledger {
         document.filter(|document| !document.has_expired(now.timestamp())).as_ref().map(versioned).transpose()
     }
 
-    /// What a write must expect where nothing valid is: nothing, or what has expired and was not removed yet.
-    async fn vacancy(&self, place: &Key) -> Result<Expected, StoreError> {
-        Ok(self.store.get(place).await?.map_or(Expected::New, |document| Expected::Version(document.version)))
-    }
-
     async fn write<T: Serialize>(
         &self,
         place: &Key,
@@ -343,11 +338,14 @@ impl Ledger {
         call: &str,
         now: DateTime<Utc>,
     ) -> Result<(Option<CallRecord>, Expected), StoreError> {
-        let place = call_place(caller, call);
-        match self.read::<CallRecord>(&place, now).await? {
-            Some(record) => Ok((Some(record.value), record.expected)),
-            None => Ok((None, self.vacancy(&place).await?)),
-        }
+        // One look for both: what comes after it is a conflict, and never written over.
+        let Some(document) = self.store.get(&call_place(caller, call)).await? else {
+            return Ok((None, Expected::New));
+        };
+        let record: Versioned<CallRecord> = versioned(&document)?;
+        // An expired record is none, but for whoever writes over it.
+        let valid = !document.has_expired(now.timestamp());
+        Ok((valid.then_some(record.value), record.expected))
     }
 
     /// Records which batch a call makes, if nobody has since.
