@@ -20,7 +20,7 @@ use crate::ingest::{CONNECTOR, OPENCTI_TOKEN, START, SUBMITTER, VMRAY_KEY};
 use crate::lambda::{Function, Lambda, Program};
 use crate::queue::Queue;
 use crate::submit::{CALLER_KEY, OTHER_CALLER_KEY};
-use crate::template::{Right, Template, plain};
+use crate::template::{NOT_MADE, Right, Template, plain};
 use crate::{ingest, submit};
 
 /// The functions of the template, the program that each runs, and its role.
@@ -231,6 +231,9 @@ async fn deploy(
     let variables = properties["Environment"]["Variables"].as_object().expect("a function has variables");
     let mut settings: BTreeMap<_, _> =
         variables.iter().map(|(name, value)| (name.clone(), plain(value))).collect();
+    for (variable, value) in &settings {
+        assert!(!value.contains(NOT_MADE), "{name}: {variable} leads to {value}");
+    }
     for (variable, gateway) in [
         ("AWS_ENDPOINT_URL_DYNAMODB", &dynamodb),
         ("AWS_ENDPOINT_URL_SECRETS_MANAGER", &secrets),

@@ -11,6 +11,9 @@ use serde_json::{Map, Value};
 const REGION: &str = "us-east-1";
 const ACCOUNT: &str = "123456789012";
 
+/// What a reference to a resource that nobody has made begins with: a name that nothing else has.
+pub(crate) const NOT_MADE: &str = "not-made:";
+
 /// A resource that was made.
 #[derive(Clone, Debug, Default)]
 struct Made {
@@ -151,13 +154,15 @@ impl Template {
         };
         let made = self.made.get(name).map(|made| Value::from(made.reference.as_str()));
         let known = pseudo.map(Value::from).or_else(|| self.parameters.get(name).cloned()).or(made);
-        Some(known.unwrap_or_else(|| panic!("{name} is not there yet")))
+        Some(known.unwrap_or_else(|| {
+            assert!(self.document["Resources"].get(name).is_some(), "the template has no {name}");
+            format!("{NOT_MADE}{name}").into()
+        }))
     }
 
     fn attribute(&self, resource: &str, attribute: &str) -> String {
         let made = self.made.get(resource).and_then(|made| made.attributes.get(attribute));
-        // What nobody has made has a name that nothing else has.
-        made.cloned().unwrap_or_else(|| format!("not-made:{resource}.{attribute}"))
+        made.cloned().unwrap_or_else(|| format!("{NOT_MADE}{resource}.{attribute}"))
     }
 
     /// `Fn::Sub`, of a text alone.

@@ -89,7 +89,7 @@ async fn submits(deployment: &Deployment) {
     assert_eq!(deployment.vmray.submits().len(), 0, "a check sends nothing");
 
     // VMRay is too busy at first, so that the worker sends a message for later.
-    deployment.vmray.faults().add(Fault::on("POST /rest/sample/submit").times(1).throttle(60));
+    deployment.vmray.faults().add(Fault::on("POST /rest/sample/submit").times(1).throttle(12));
     let accepted = ask(deployment, &api, "submit-post.json", BATCH).await;
     assert_eq!(accepted.status, 202, "{accepted:?}");
     let batch = accepted.json()["batch_id"].as_str().unwrap().to_owned();
