@@ -6,11 +6,11 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use end_to_end::deployment::Deployment;
-use end_to_end::http_api::HttpResponse;
+use end_to_end::http_api::{HttpRequest, HttpResponse};
 use end_to_end::ingest::estate;
 use end_to_end::lambda::{Lambda, event};
 use end_to_end::queue::Delays;
-use end_to_end::submit::CALLER_KEY;
+use end_to_end::submit::{CALLER_KEY, authorized};
 use serde_json::{Value, json};
 use simulators::faults::Fault;
 use simulators::vmray::VmrayOptions;
@@ -77,6 +77,14 @@ async fn ingests(deployment: &Deployment) {
     assert!(process.peak_memory() < ingest.memory, "{} MiB", process.peak_memory());
 }
 
+/// Lets the workers of the template take every message that there is.
+async fn work_off(deployment: &Deployment) {
+    let source = deployment.event_source();
+    let deliveries = source.idle().await;
+    assert!(deliveries.iter().all(|delivery| delivery.failure.is_none()), "{deliveries:?}");
+    source.stop().await;
+}
+
 async fn submits(deployment: &Deployment) {
     let function = deployment.function("SubmitApiFunction");
     let api = function.start().await;
@@ -93,10 +101,7 @@ async fn submits(deployment: &Deployment) {
     let accepted = ask(deployment, &api, "submit-post.json", BATCH).await;
     assert_eq!(accepted.status, 202, "{accepted:?}");
     let batch = accepted.json()["batch_id"].as_str().unwrap().to_owned();
-    let source = deployment.event_source();
-    let deliveries = source.idle().await;
-    assert!(deliveries.iter().all(|delivery| delivery.failure.is_none()), "{deliveries:?}");
-    source.stop().await;
+    work_off(deployment).await;
     assert_eq!(deployment.vmray.posts().len(), 2, "two URLs may be sent, one is of a private host");
     deployment.vmray.finish_all();
 
@@ -107,18 +112,28 @@ async fn submits(deployment: &Deployment) {
     assert_eq!(several.status, 200, "{several:?}");
     let retry = ask(deployment, &api, "submit-retry.json", &batch).await;
     assert!(retry.status < 300, "{retry:?}");
+
+    // The quota is used up, which the worker writes down for the batch.
+    deployment.vmray.set_quota_limit(Some(0));
+    let urls = json!({"urls": ["https://over.example.org/"]});
+    let request = authorized(HttpRequest::post("/v1/submissions?wait=0", &urls));
+    let accepted = HttpResponse::read(&api.invoke(request.event(), function.timeout).await.answer());
+    work_off(deployment).await;
+    let got = ask(deployment, &api, "submit-get.json", accepted.json()["batch_id"].as_str().unwrap()).await;
+    assert_eq!(got.json()["counts"]["quota_exceeded"], 1, "{got:?}");
     assert!(api.peak_memory() < function.memory, "{} MiB", api.peak_memory());
 
     // The sample messages are about a batch that is there, and about none.
     let function = deployment.function("SubmitWorkerFunction");
     let worker = function.start().await;
+    let sent = deployment.vmray.submits().len();
     for name in ["submit-chunk.json", "submit-guard.json"] {
         for batch in [batch.as_str(), BATCH] {
             let answer = worker.invoke(sample(name, batch), function.timeout).await.answer();
             assert_eq!(answer, json!({"batchItemFailures": []}), "{name}");
         }
     }
-    assert_eq!(deployment.vmray.posts().len(), 2, "nothing is sent twice");
+    assert_eq!(deployment.vmray.submits().len(), sent, "nothing is sent twice");
     assert!(worker.peak_memory() < function.memory, "{} MiB", worker.peak_memory());
 }
 
