@@ -130,7 +130,7 @@ fn every_link_leads_somewhere() {
     let docs = fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().file_name());
     let docs = docs.map(|name| (format!("docs/{}", name.to_str().unwrap()), "docs"));
     let above = ["README.md", "CHANGELOG.md"].map(|name| (name.to_owned(), ""));
-    for (document, folder) in docs.chain(above).filter(|(name, _)| name.ends_with(".md")) {
+    for (document, folder) in docs.chain(above) {
         let text = read(&document);
         for link in all_between(&text, "](", ')').iter().filter(|link| !link.contains("://")) {
             let (file, anchor) = link.split_once('#').unwrap_or((link, ""));

@@ -2,7 +2,7 @@
 //! the environment, memory and time limit that it gives them. What each function asks of AWS is noted, so that it can be
 //! held against what its role allows.
 //!
-//! Only the addresses of AWS are added to a function's environment. What SAM and CloudFormation do with an account is not
+//! Only the addresses of AWS are added to a function's environment. What SAM and `CloudFormation` do with an account is not
 //! shown by this.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,6 +1,6 @@
-//! The deployment template as CloudFormation gets it: what it says once parameters are chosen and resources are there.
+//! The deployment template as `CloudFormation` gets it: what it says once parameters are chosen and resources are there.
 //!
-//! It knows the functions of CloudFormation that the template uses, and fails on any other.
+//! It knows the functions of `CloudFormation` that the template uses, and fails on any other.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -240,7 +240,7 @@ fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_else(|| panic!("no text: {value}"))
 }
 
-/// A number or a text, as CloudFormation hands it on.
+/// A number or a text, as `CloudFormation` hands it on.
 pub(crate) fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
