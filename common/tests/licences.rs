@@ -109,7 +109,8 @@ fn every_licence_is_an_allowed_one_and_every_package_comes_from_the_registry_or_
     for Package { name, version, origin, licence } in packages {
         assert!(is_allowed(&licence), "{name} {version}: {licence:?}");
         let from = origin.unwrap_or_default();
-        let is_ours = ["common", "ingest", "local", "simulators", "end_to_end"].contains(&name.as_str());
+        let is_ours =
+            ["common", "ingest", "submit", "local", "simulators", "end_to_end"].contains(&name.as_str());
         assert!(from.is_empty() || (is_ours && !from.contains("://")), "{name} {version}: from {from}");
     }
 }

@@ -4,7 +4,8 @@
 //! `BUSY_TIMEOUT`, and every write begins with `BEGIN IMMEDIATE`, so that what it has compared cannot change before
 //! it is replaced. What was answered has reached the disk.
 //!
-//! Calls run on tokio's blocking threads: a writer may have to wait for another process, and a write for the disk.
+//! Calls run on tokio's blocking threads: a writer may have to wait for another process, and a write for the disk. Writes
+//! that wait at the same time go to the disk together, in one transaction: the disk's pace would be theirs otherwise.
 
 use std::{
     ffi::OsString,
@@ -20,6 +21,7 @@ use rusqlite::{
     Connection, ErrorCode, OpenFlags, OptionalExtension, Row, Transaction, TransactionBehavior, params,
 };
 use serde_json::Value;
+use tokio::sync::oneshot;
 
 use super::{Document, Expected, Key, NewDocument, Page, Span, Store, StoreError, check_key, check_write};
 
@@ -51,8 +53,14 @@ const SCHEMA: &str = "
 #[derive(Clone)]
 pub struct SqliteStore {
     inner: Arc<Mutex<Inner>>,
+    waiting: Arc<Mutex<Vec<Write>>>,
     path: PathBuf,
 }
+
+/// A write that waits for the next transaction, or for the news that there is none. What it gives is to be told when
+/// the transaction has reached the disk.
+type Write = Box<dyn FnOnce(Result<&mut Transaction<'_>, &rusqlite::Error>) -> Reply + Send>;
+type Reply = Box<dyn FnOnce(&Result<(), rusqlite::Error>) + Send>;
 
 struct Inner {
     connection: Connection,
@@ -98,7 +106,8 @@ impl SqliteStore {
     }
 
     fn with(connection: Connection, path: PathBuf) -> Self {
-        Self { inner: Arc::new(Mutex::new(Inner { connection, swept_at: Instant::now() })), path }
+        let inner = Arc::new(Mutex::new(Inner { connection, swept_at: Instant::now() }));
+        Self { inner, waiting: Arc::default(), path }
     }
 
     /// The exclusive right to run on this file; `None`: another holder has it.
@@ -122,31 +131,101 @@ impl SqliteStore {
         StoreError::Unavailable { doing, place: self.path.display().to_string(), reason }
     }
 
-    /// Runs `work` on a blocking thread.
-    async fn run<T: Send + 'static>(
+    /// Reads on a blocking thread.
+    async fn read<T: Send + 'static>(
         &self,
         doing: &'static str,
-        work: impl FnOnce(&mut Inner) -> Result<T, Failure> + Send + 'static,
+        work: impl FnOnce(&Connection) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, StoreError> {
         let inner = Arc::clone(&self.inner);
-        let done = tokio::task::spawn_blocking(move || work(&mut lock(&inner))).await;
+        let done = tokio::task::spawn_blocking(move || work(&lock(&inner).connection)).await;
+        self.told(doing, done.map_err(|error| error.to_string()))
+    }
+
+    /// Writes on a blocking thread, in a transaction that no other writer can come between. All of `work` or nothing is
+    /// done, and what is answered has reached the disk.
+    async fn write<T: Send + 'static>(
+        &self,
+        doing: &'static str,
+        work: impl FnOnce(&Connection) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (sender, receiver) = oneshot::channel();
+        let write: Write = Box::new(move |transaction| {
+            let result = match transaction {
+                Ok(transaction) => in_savepoint(transaction, work),
+                Err(error) => Err(Failure::Disk(explain(error))),
+            };
+            Box::new(move |committed| {
+                let result = match committed {
+                    Ok(()) => result,
+                    Err(error) => Err(Failure::Disk(explain(error))),
+                };
+                // Whoever asked may have given up.
+                let _ = sender.send(result);
+            })
+        });
+        lock(&self.waiting).push(write);
+        let (inner, waiting) = (Arc::clone(&self.inner), Arc::clone(&self.waiting));
+        tokio::task::spawn_blocking(move || write_all(&mut lock(&inner), &waiting));
+        // Without an answer another's thread has panicked over it.
+        self.told(doing, receiver.await.map_err(|_| "the write was given up".to_owned()))
+    }
+
+    fn told<T>(
+        &self,
+        doing: &'static str,
+        done: Result<Result<T, Failure>, String>,
+    ) -> Result<T, StoreError> {
         match done {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(Failure::Store(error))) => Err(error),
             Ok(Err(Failure::Sqlite(error))) => Err(self.unavailable(doing, explain(&error))),
-            Err(error) => Err(self.unavailable(doing, error.to_string())),
+            Ok(Err(Failure::Disk(reason))) | Err(reason) => Err(self.unavailable(doing, reason)),
         }
     }
 }
 
+/// Does every write that waits, in one transaction. Whoever comes later finds nothing left to do.
+fn write_all(inner: &mut Inner, waiting: &Mutex<Vec<Write>>) {
+    let writes = std::mem::take(&mut *lock(waiting));
+    if writes.is_empty() {
+        return;
+    }
+    let mut replies = Vec::with_capacity(writes.len());
+    let mut undone = writes.into_iter();
+    let committed = inner.transact(|transaction| {
+        replies.extend(undone.by_ref().map(|write| write(Ok(&mut *transaction))));
+    });
+    if let Err(error) = &committed {
+        // All of them, if the transaction could not begin.
+        replies.extend(undone.map(|write| write(Err(error))));
+    }
+    for reply in replies {
+        reply(&committed);
+    }
+}
+
+/// All of `work` or nothing, whatever becomes of the other writes of the transaction.
+fn in_savepoint<T>(
+    transaction: &mut Transaction<'_>,
+    work: impl FnOnce(&Connection) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let savepoint = transaction.savepoint()?;
+    let value = work(&savepoint)?;
+    savepoint.commit()?;
+    Ok(value)
+}
+
 /// A panic in the middle of a transaction has rolled it back: the connection is as good as before.
-fn lock(inner: &Mutex<Inner>) -> MutexGuard<'_, Inner> {
-    inner.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What goes wrong on the blocking thread.
 enum Failure {
     Sqlite(rusqlite::Error),
+    /// The transaction that the work was a part of did not reach the disk.
+    Disk(String),
     Store(StoreError),
 }
 
@@ -164,15 +243,14 @@ impl From<StoreError> for Failure {
 
 impl Inner {
     /// Does `work` in a transaction that no other writer can come between.
-    fn write<T>(&mut self, work: impl FnOnce(&Transaction<'_>) -> Result<T, Failure>) -> Result<T, Failure> {
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    fn transact(&mut self, work: impl FnOnce(&mut Transaction<'_>)) -> Result<(), rusqlite::Error> {
+        let mut transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         if self.swept_at.elapsed() >= SWEEP_EVERY {
             sweep(&transaction)?;
             self.swept_at = Instant::now();
         }
-        let value = work(&transaction)?;
-        transaction.commit()?;
-        Ok(value)
+        work(&mut transaction);
+        transaction.commit()
     }
 }
 
@@ -181,15 +259,15 @@ impl Store for SqliteStore {
     async fn get(&self, key: &Key) -> Result<Option<Document>, StoreError> {
         check_key(key)?;
         let key = key.clone();
-        self.run("read a document", move |inner| find(&inner.connection, &key)).await
+        self.read("read a document", move |connection| find(connection, &key)).await
     }
 
     async fn get_many(&self, keys: &[Key]) -> Result<Vec<Document>, StoreError> {
         keys.iter().try_for_each(check_key)?;
         let mut seen = std::collections::HashSet::new();
         let keys: Vec<Key> = keys.iter().filter(|key| seen.insert(*key)).cloned().collect();
-        self.run("read documents", move |inner| {
-            keys.iter().filter_map(|key| find(&inner.connection, key).transpose()).collect()
+        self.read("read documents", move |connection| {
+            keys.iter().filter_map(|key| find(connection, key).transpose()).collect()
         })
         .await
     }
@@ -203,20 +281,18 @@ impl Store for SqliteStore {
     ) -> Result<u64, StoreError> {
         let text = check_write(key, &body)?;
         let key = key.clone();
-        self.run("write a document", move |inner| {
-            inner.write(|transaction| {
-                let current = find(transaction, &key)?;
-                let as_expected = match (expected, &current) {
-                    (Expected::New, None) => true,
-                    (Expected::Version(read), Some(current)) => current.version == read,
-                    _ => false,
-                };
-                if !as_expected {
-                    return Err(StoreError::Conflict { key, current: current.map(Box::new) }.into());
-                }
-                save(transaction, &key, &text, ttl, expected.next())?;
-                Ok(expected.next())
-            })
+        self.write("write a document", move |connection| {
+            let current = find(connection, &key)?;
+            let as_expected = match (expected, &current) {
+                (Expected::New, None) => true,
+                (Expected::Version(read), Some(current)) => current.version == read,
+                _ => false,
+            };
+            if !as_expected {
+                return Err(StoreError::Conflict { key, current: current.map(Box::new) }.into());
+            }
+            save(connection, &key, &text, ttl, expected.next())?;
+            Ok(expected.next())
         })
         .await
     }
@@ -224,17 +300,15 @@ impl Store for SqliteStore {
     async fn put_new_many(&self, documents: Vec<NewDocument>) -> Result<Vec<bool>, StoreError> {
         let texts =
             documents.iter().map(|new| check_write(&new.key, &new.body)).collect::<Result<Vec<_>, _>>()?;
-        self.run("write documents", move |inner| {
-            inner.write(|transaction| {
-                let create = |(new, text): (&NewDocument, &String)| {
-                    if find(transaction, &new.key)?.is_some() {
-                        return Ok(false);
-                    }
-                    save(transaction, &new.key, text, new.ttl, Expected::New.next())?;
-                    Ok(true)
-                };
-                documents.iter().zip(&texts).map(create).collect()
-            })
+        self.write("write documents", move |connection| {
+            let create = |(new, text): (&NewDocument, &String)| {
+                if find(connection, &new.key)?.is_some() {
+                    return Ok(false);
+                }
+                save(connection, &new.key, text, new.ttl, Expected::New.next())?;
+                Ok(true)
+            };
+            documents.iter().zip(&texts).map(create).collect()
         })
         .await
     }
@@ -242,16 +316,13 @@ impl Store for SqliteStore {
     async fn delete(&self, key: &Key, expected: u64) -> Result<(), StoreError> {
         check_key(key)?;
         let key = key.clone();
-        self.run("delete a document", move |inner| {
-            inner.write(|transaction| match find(transaction, &key)? {
-                None => Ok(()),
-                Some(current) if current.version == expected => {
-                    transaction
-                        .execute("DELETE FROM documents WHERE pk = ?1 AND sk = ?2", (&key.pk, &key.sk))?;
-                    Ok(())
-                }
-                Some(current) => Err(StoreError::Conflict { key, current: Some(Box::new(current)) }.into()),
-            })
+        self.write("delete a document", move |connection| match find(connection, &key)? {
+            None => Ok(()),
+            Some(current) if current.version == expected => {
+                connection.execute("DELETE FROM documents WHERE pk = ?1 AND sk = ?2", (&key.pk, &key.sk))?;
+                Ok(())
+            }
+            Some(current) => Err(StoreError::Conflict { key, current: Some(Box::new(current)) }.into()),
         })
         .await
     }
@@ -266,9 +337,9 @@ impl Store for SqliteStore {
         let limit = limit.max(1);
         let (pk, after) = (pk.to_owned(), after.unwrap_or_default().to_owned());
         let owned = OwnedSpan::from(span);
-        self.run("query documents", move |inner| {
+        self.read("query documents", move |connection| {
             let span = owned.as_span();
-            let mut statement = inner.connection.prepare_cached(
+            let mut statement = connection.prepare_cached(
                 "SELECT pk, sk, version, ttl, body FROM documents
                  WHERE pk = ?1 AND sk >= ?2 AND sk > ?3 ORDER BY sk",
             )?;

@@ -73,8 +73,8 @@ impl Served {
             let line = lines.find(|line| line.contains(text)).unwrap();
             line.split_once(text).unwrap().1.to_owned()
         };
-        let address = after("http://");
         let key = after("x-api-key: ");
+        let address = after("http://");
         Self { child, address, key }
     }
 

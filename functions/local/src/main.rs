@@ -73,9 +73,23 @@ impl Failure {
     }
 }
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> ExitCode {
-    let result = match Arguments::parse().command {
+/// The state file has one connection: more threads would only wait for it, each with memory of its own.
+const BLOCKING_THREADS: usize = 4;
+
+fn main() -> ExitCode {
+    let command = Arguments::parse().command;
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    match runtime.enable_all().max_blocking_threads(BLOCKING_THREADS).build() {
+        Ok(runtime) => runtime.block_on(run(command)),
+        Err(error) => {
+            eprintln!("vmray-bridge: cannot start: {error}");
+            ExitCode::from(1)
+        }
+    }
+}
+
+async fn run(command: Command) -> ExitCode {
+    let result = match command {
         Command::Ingest(arguments) => ingest_command::run(arguments).await,
         Command::Submit(arguments) => submit_command::run(arguments).await,
         Command::Serve(arguments) => serve::run(arguments).await,

@@ -54,16 +54,16 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The one place where a key is ever shown.
+/// The one place where a key is ever shown. The address comes last: whoever has read it can call.
 fn announce(address: SocketAddr, key: Option<&str>) {
     let mut stdout = std::io::stdout().lock();
-    // Nobody may be reading; the API is there nevertheless.
-    let _ = writeln!(stdout, "listening on http://{address}");
     if let Some(key) = key {
+        // Nobody may be reading; the API is there nevertheless.
         let _ = writeln!(
             stdout,
             "CALLERS is not set: the caller `{DEFAULT_CALLER}` may use this key until the process ends\nx-api-key: {key}"
         );
     }
+    let _ = writeln!(stdout, "listening on http://{address}");
     let _ = stdout.flush();
 }

@@ -130,6 +130,39 @@ async fn too_much_is_refused_before_anything_is_done_with_it() {
     assert_eq!(rest.json["next_cursor"], Value::Null);
 }
 
+/// Lambda answers at most 6 MB, written as one JSON text.
+fn assert_fits_into_lambda(answer: &Answer) {
+    let bytes = serde_json::to_string(&answer.text).unwrap().len();
+    assert!(answer.status < 300 && bytes < 6_000_000, "{} with {bytes} bytes", answer.status);
+}
+
+#[tokio::test]
+async fn no_answer_is_larger_than_lambda_can_send() {
+    let bridge = Bridge::new().await;
+    let long = |name: &str, count: usize| {
+        let path = "x".repeat(8000);
+        json!((0..count).map(|number| format!("http://{name}{number}.example/{path}")).collect::<Vec<_>>())
+    };
+    let check = bridge.post("/v1/check", long("a", 500).to_string()).await;
+    assert_fits_into_lambda(&check);
+    let told = check.json["results"].as_array().unwrap().len();
+    assert_eq!(told as u64 + check.json["omitted"].as_u64().unwrap(), 500);
+    assert_eq!(check.json["counts"]["submit"], 500);
+    let mut ids = Vec::new();
+    for name in ["a", "b", "c"] {
+        let answer = bridge.post(SUBMIT, long(name, 300).to_string()).await;
+        assert_fits_into_lambda(&answer);
+        ids.push(answer.batch().to_owned());
+    }
+    let several = bridge.get(&format!("/v1/submissions?ids={}", ids.join(","))).await;
+    assert_fits_into_lambda(&several);
+    assert_eq!(several.json["batches"][2]["counts"]["total"], 300);
+    let cursor = several.json["batches"][0]["next_cursor"].as_str().unwrap();
+    let next = bridge.get(&format!("/v1/submissions/{}?cursor={cursor}", ids[0])).await;
+    assert_fits_into_lambda(&next);
+    assert_eq!(next.json["results"][0]["index"].to_string(), cursor);
+}
+
 #[tokio::test]
 async fn a_url_of_a_megabyte_is_too_long_and_not_repeated() {
     let bridge = Bridge::new().await;
@@ -199,6 +232,16 @@ async fn strange_signs_in_a_url_neither_pass_nor_break_anything() {
     // Scripts may be mixed: that is what a phishing page looks like, and it is sent as browsers would ask for it.
     let answer = bridge.post(SUBMIT, json!(["http://\u{430}pple.example/\u{202e}a"]).to_string()).await;
     assert_eq!(answer.json["results"][0]["url"], "http://xn--pple-43d.example/%E2%80%AEa");
+}
+
+#[tokio::test]
+async fn a_token_comes_back_to_the_call_that_brought_it_and_to_nobody_later() {
+    let bridge = Bridge::new().await;
+    let url = "https://a.example/reset?token=eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl";
+    let first = bridge.post(SUBMIT, json!([url]).to_string()).await;
+    assert_eq!((first.codes(), &first.json["results"][0]["input"]), (vec!["sensitive_token"], &json!(url)));
+    let later = bridge.get(&format!("/v1/submissions/{}", first.batch())).await;
+    assert_eq!((later.codes(), &later.json["results"][0]["input"]), (vec!["sensitive_token"], &Value::Null));
 }
 
 #[tokio::test]

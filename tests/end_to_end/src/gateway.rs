@@ -114,6 +114,13 @@ impl Gateway {
 
     /// Asks the emulator itself, unseen by counts and faults. What is refused fails the test.
     pub(crate) async fn ask(&self, target: &str, request: &Value) -> Value {
+        self.try_ask(target, request)
+            .await
+            .unwrap_or_else(|refusal| panic!("{target} was refused: {refusal}"))
+    }
+
+    /// The same for what may be refused; then what the emulator said.
+    pub(crate) async fn try_ask(&self, target: &str, request: &Value) -> Result<Value, String> {
         let version = if target.starts_with("secretsmanager") { "1.1" } else { "1.0" };
         let answer = self
             .http
@@ -127,9 +134,11 @@ impl Gateway {
             .unwrap_or_else(|error| panic!("{} does not answer: {error}", self.upstream));
         let status = answer.status();
         let text = answer.text().await.expect("an answer's body");
-        assert!(status.is_success(), "{target} was refused: {status}: {text}");
+        if !status.is_success() {
+            return Err(format!("{status}: {text}"));
+        }
         // An operation without a result answers nothing at all.
-        if text.is_empty() { Value::Null } else { serde_json::from_str(&text).expect("AWS answers JSON") }
+        Ok(if text.is_empty() { Value::Null } else { serde_json::from_str(&text).expect("AWS answers JSON") })
     }
 }
 

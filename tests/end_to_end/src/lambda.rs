@@ -86,6 +86,7 @@ pub struct Function {
     settings: BTreeMap<String, String>,
     memory: u64,
     secrets: Arc<[String]>,
+    unprinted: Arc<[String]>,
 }
 
 impl Function {
@@ -93,6 +94,7 @@ impl Function {
     #[must_use]
     pub fn new(program: Program, name: &str, settings: &BTreeMap<String, String>, secrets: &[&str]) -> Self {
         let secrets = secrets.iter().map(|&secret| secret.to_owned()).collect();
+<<<<<<< HEAD
         Self { program, name: name.to_owned(), settings: settings.clone(), memory: MEMORY, secrets }
     }
 
@@ -100,6 +102,16 @@ impl Function {
     #[must_use]
     pub fn with_memory(self, memory: u64) -> Self {
         Self { memory, ..self }
+=======
+        Self { program, name: name.to_owned(), settings: settings.clone(), secrets, unprinted: Arc::new([]) }
+    }
+
+    /// What its processes may answer but not print.
+    #[must_use]
+    pub fn not_printing(mut self, texts: &[&str]) -> Self {
+        self.unprinted = texts.iter().map(|&text| text.to_owned()).collect();
+        self
+>>>>>>> main
     }
 
     /// A new process of it: a cold start.
@@ -117,7 +129,13 @@ impl Function {
             .kill_on_drop(true)
             .spawn()
             .expect("the function can be started");
-        Lambda { api, process: Process::watch(child), output, secrets: Arc::clone(&self.secrets) }
+        Lambda {
+            api,
+            process: Process::watch(child),
+            output,
+            secrets: Arc::clone(&self.secrets),
+            unprinted: Arc::clone(&self.unprinted),
+        }
     }
 }
 
@@ -168,6 +186,7 @@ pub struct Lambda {
     process: Process,
     output: TempDir,
     secrets: Arc<[String]>,
+    unprinted: Arc<[String]>,
 }
 
 impl Lambda {
@@ -270,6 +289,10 @@ impl Lambda {
         let said = format!("{outcome:?}\n{}\n{}", self.stdout(), self.stderr());
         for secret in &*self.secrets {
             assert!(!said.contains(secret.as_str()), "{secret} was printed or answered: {said}");
+        }
+        let printed = format!("{}\n{}", self.stdout(), self.stderr());
+        for text in &*self.unprinted {
+            assert!(!printed.contains(text.as_str()), "{text} was printed: {printed}");
         }
     }
 }

@@ -16,5 +16,6 @@ pub mod lambda;
 pub mod local;
 pub mod queue;
 pub mod runtime_api;
+pub mod served;
 pub mod submit;
 pub mod template;

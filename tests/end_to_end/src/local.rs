@@ -386,7 +386,7 @@ fn number_of(report: &str) -> u64 {
     number.parse().unwrap()
 }
 
-fn no_secret_in(place: &str, bytes: &[u8]) {
+pub(crate) fn no_secret_in(place: &str, bytes: &[u8]) {
     for secret in [VMRAY_KEY, OPENCTI_TOKEN, SUBMITTER] {
         let found = bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
         assert!(!found, "{secret} is in {place}");
@@ -396,7 +396,20 @@ fn no_secret_in(place: &str, bytes: &[u8]) {
 /// A command that is not started yet.
 pub struct Bridge(Command);
 
+impl From<Bridge> for Command {
+    fn from(bridge: Bridge) -> Self {
+        bridge.0
+    }
+}
+
 impl Bridge {
+    /// Reads this file as its standard input.
+    #[must_use]
+    pub fn stdin(mut self, file: std::fs::File) -> Self {
+        self.0.stdin(file);
+        self
+    }
+
     /// Sets a variable of this process only.
     #[must_use]
     pub fn set(mut self, name: &str, value: &str) -> Self {

@@ -235,9 +235,12 @@ impl Queue {
         self.receive_from(&self.url, most, wait).await
     }
 
-    /// Deletes a message.
+    /// Deletes a message, unless its visibility timeout has passed: then somebody else may have it.
     pub async fn delete(&self, message: &Message) {
-        self.ask("DeleteMessage", &self.url, json!({"ReceiptHandle": message.receipt_handle})).await;
+        let request = json!({"QueueUrl": self.url, "ReceiptHandle": message.receipt_handle});
+        if let Err(refusal) = self.gateway.try_ask("AmazonSQS.DeleteMessage", &request).await {
+            assert!(refusal.contains("ReceiptHandleIsInvalid"), "{refusal}");
+        }
     }
 
     /// Changes when a received message is visible again; at once with zero.

@@ -208,7 +208,11 @@ impl Submit {
 }
 
 /// The results as one JSON list, as many as fit, and where the next page begins.
-fn joined(rows: Vec<(usize, String)>, page: Page, total: usize) -> (Option<Box<RawValue>>, Option<usize>) {
+pub(crate) fn joined(
+    rows: Vec<(usize, String)>,
+    page: Page,
+    total: usize,
+) -> (Option<Box<RawValue>>, Option<usize>) {
     let mut list = String::from("[");
     let mut next = page.start;
     for (index, row) in rows {

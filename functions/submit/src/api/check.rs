@@ -2,8 +2,9 @@
 
 use chrono::Utc;
 use serde::Serialize;
+use serde_json::value::RawValue;
 
-use super::answer::ResultRow;
+use super::answer::{Page, ResultRow, joined};
 use super::callers::Caller;
 use super::http::{Request, Response};
 use super::{Failure, parameters};
@@ -49,7 +50,9 @@ struct CheckAnswer {
     today: Today,
     /// Whether all that would be sent fits into both.
     fits: bool,
-    results: Vec<serde_json::Value>,
+    /// Results at the end that would have made the answer too large.
+    omitted: usize,
+    results: Option<Box<RawValue>>,
 }
 
 #[derive(Serialize)]
@@ -75,16 +78,16 @@ impl Submit {
         let state = BatchState::default();
         let perspective = Perspective::new("", &header, &state, self.rules(), now);
         let mut counts = CheckCounts::default();
-        let mut results = Vec::with_capacity(items.len());
+        let mut rows = Vec::with_capacity(items.len());
         for chunk in into_chunks(items) {
             let entries = self.ledger.entries(distinct_keys(&chunk), now).await?;
             for item in &chunk.items {
                 let entry = item.key().and_then(|key| entries.get(key)).map(|entry| &entry.value);
                 let outcome = perspective.outcome(item, entry, None);
                 let action = action(&outcome);
+                let row = ResultRow::new(counts.total, item, &outcome);
+                rows.push((counts.total, with_action(&row, action).to_string()));
                 counts.add(action);
-                let row = ResultRow::new(results.len(), item, &outcome);
-                results.push(with_action(&row, action));
             }
         }
         let (quota, used) = tokio::join!(self.quota(), self.ledger.day_count(&caller.name, now));
@@ -93,7 +96,10 @@ impl Submit {
         let to_send = counts.submit as u64;
         let quota_left = quota.and_then(|quota| quota.remaining);
         let fits = to_send <= today.remaining && quota_left.is_none_or(|left| to_send <= left);
-        Ok(Response::json(200, &CheckAnswer { counts, quota, today, fits, results }))
+        let (results, next) = joined(rows, Page::FIRST, counts.total);
+        let omitted = next.map_or(0, |next| counts.total - next);
+        let answer = CheckAnswer { counts, quota, today, fits, omitted, results };
+        Ok(Response::json(200, &answer))
     }
 }
 
@@ -101,7 +107,7 @@ fn action(outcome: &Outcome<'_>) -> Action {
     match (outcome.status, outcome.source) {
         (Status::Refused, _) => Action::Refuse,
         (_, Some(Source::Duplicate)) => Action::Duplicate,
-        (Status::Pending, Some(Source::New)) => Action::Submit,
+        _ if outcome.is_new() => Action::Submit,
         _ => Action::Reuse,
     }
 }

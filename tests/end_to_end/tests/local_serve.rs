@@ -1,0 +1,248 @@
+//! `vmray-bridge serve` and `vmray-bridge submit`: the API on one machine, killed, slowed down and misused.
+
+#![allow(clippy::unwrap_used)]
+
+use std::fs::File;
+use std::time::Duration;
+
+use end_to_end::local::World;
+use end_to_end::served::{Served, read};
+use serde_json::{Value, json};
+use simulators::estate::Estate;
+use simulators::faults::Fault;
+use simulators::opencti::OpenctiOptions;
+use simulators::vmray::VmrayOptions;
+use simulators::vmray::submit::SubmitOptions;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+/// A world whose VMRay takes this long for a submission, and whose product waits for nothing.
+async fn world(latency: Duration) -> World {
+    let submit = SubmitOptions { latency, ..SubmitOptions::default() };
+    let vmray = VmrayOptions { estate: Estate::new(), submit, ..VmrayOptions::default() };
+    let mut world = World::with(vmray, OpenctiOptions::default()).await;
+    for name in ["VERDICT_REFRESH_MS", "SUBMIT_RETRY_MS", "LOOKUP_PAUSE_MS", "LOOKUP_SETTLE_MS"] {
+        world.set(name, "20");
+    }
+    world
+}
+
+fn urls(count: usize) -> Vec<String> {
+    (0..count).map(|number| format!("http://host-{number}.example/path")).collect()
+}
+
+fn batch(answer: &Value) -> String {
+    answer["batch_id"].as_str().unwrap().to_owned()
+}
+
+fn unsent(answer: &Value) -> u64 {
+    answer["counts"]["pending"].as_u64().unwrap() + answer["counts"]["unconfirmed"].as_u64().unwrap()
+}
+
+fn each_stored_once(world: &World, urls: &[String]) {
+    for url in urls {
+        assert_eq!(world.vmray.stored_of(url).len(), 1, "{url}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collection_is_submitted_and_its_verdicts_come_back() {
+    let world = world(Duration::ZERO).await;
+    let served = world.serve().await;
+    let body = json!({"urls": ["hxxps://evil[.]example/a", {"id": 42, "value": "http://good.example/"}, "10.0.0.1"]});
+    let (status, answer) = served.submit("/v1/submissions", &body).await;
+    assert_eq!(status, 202, "{answer}");
+    assert_eq!(answer["results"][0]["status"], "submitted");
+    assert!(answer["results"][0]["submission_id"].is_u64());
+    assert_eq!(answer["results"][1]["id"], 42);
+    assert_eq!(answer["results"][2]["error_code"], "private_host");
+
+    world.vmray.finish_all();
+    let done = served.until(&batch(&answer), |answer| answer["done"] == true).await;
+    assert_eq!(done["results"][0]["verdict"], "malicious");
+    assert_eq!(done["results"][1]["verdict"], "clean");
+    let attribute = &done["results"][0]["attributes"][0];
+    assert_eq!(attribute["name"], "VMRay Submission ID");
+    assert_eq!(attribute["value"], done["results"][0]["sample_id"].to_string());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_killed_goes_on_where_it_stopped_and_sends_nothing_twice() {
+    let mut world = world(Duration::from_millis(10)).await;
+    // A claim lasts five seconds longer than this.
+    world.set("SUBMIT_TIMEOUT_MS", "4000");
+    let urls = urls(250);
+    let served = world.serve().await;
+    let (_, answer) = served.submit("/v1/submissions?wait=0", &json!({ "urls": urls })).await;
+    while world.vmray.submits().len() < 60 {
+        tokio::task::yield_now().await;
+    }
+    served.kill().await;
+    let before = world.vmray.submits().len();
+    assert!(before < 250, "it was killed too late");
+
+    let served = world.serve().await;
+    // The key is another one, and so the caller's name is the same.
+    served.until(&batch(&answer), |answer| unsent(answer) == 0).await;
+    each_stored_once(&world, &urls);
+    world.vmray.finish_all();
+    let done = served.until(&batch(&answer), |answer| answer["done"] == true).await;
+    assert_eq!(done["counts"]["finished"], 250);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_meets_an_outage_is_finished_after_it() {
+    let world = world(Duration::ZERO).await;
+    world.vmray.faults().add(Fault::on("*").status(503));
+    let served = world.serve().await;
+    let urls = urls(30);
+    let (status, answer) = served.submit("/v1/submissions?wait=1", &json!({ "urls": urls })).await;
+    assert_eq!(status, 202);
+    assert_eq!(unsent(&answer), 30, "{answer}");
+    world.heal();
+    served.until(&batch(&answer), |answer| unsent(answer) == 0).await;
+    each_stored_once(&world, &urls);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_identical_calls_at_once_are_one_batch_and_one_post_for_each_url() {
+    let world = world(Duration::from_millis(5)).await;
+    let served = world.serve().await;
+    let urls = urls(120);
+    let body = json!({ "urls": urls });
+    let calls = (0..8).map(|_| served.submit("/v1/submissions", &body));
+    let answers = futures::future::join_all(calls).await;
+    assert!(answers.iter().all(|(_, answer)| batch(answer) == batch(&answers[0].1)));
+    served.until(&batch(&answers[0].1), |answer| unsent(answer) == 0).await;
+    assert!(urls.iter().all(|url| world.vmray.posts_of(url) == 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeat_of_what_is_known_asks_vmray_for_nothing_new() {
+    let world = world(Duration::ZERO).await;
+    let served = world.serve().await;
+    let body = json!({ "urls": urls(20) });
+    let (_, first) = served.submit("/v1/submissions", &body).await;
+    world.vmray.finish_all();
+    served.until(&batch(&first), |answer| answer["done"] == true).await;
+    let (status, second) = served.submit("/v1/submissions", &body).await;
+    assert_eq!(status, 200, "{second}");
+    assert_ne!(batch(&first), batch(&second));
+    assert!(second["results"].as_array().unwrap().iter().all(|row| row["source"] == "reused"));
+    assert_eq!(world.vmray.submits().len(), 20);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_says_nothing_holds_up_nobody() {
+    let world = world(Duration::ZERO).await;
+    let served = world.serve().await;
+    let mut silent = Vec::new();
+    for _ in 0..50 {
+        let mut connection = served.connect().await;
+        connection
+            .write_all(b"POST /v1/submissions HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n")
+            .await
+            .unwrap();
+        silent.push(connection);
+    }
+    assert_eq!(served.get("/health").await.0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_never_ends_is_refused_at_its_limit() {
+    let world = world(Duration::ZERO).await;
+    let served = world.serve().await;
+    let mut connection = served.connect().await;
+    let head = format!(
+        "POST /v1/submissions HTTP/1.1\r\nhost: x\r\nx-api-key: {}\r\ncontent-length: 7000000\r\n\r\n",
+        served.key
+    );
+    connection.write_all(head.as_bytes()).await.unwrap();
+    let chunk = vec![b'x'; 64 * 1024];
+    let (mut reading, mut writing) = connection.into_split();
+    let sending = tokio::spawn(async move { while writing.write_all(&chunk).await.is_ok() {} });
+    let mut answer = [0; 12];
+    reading.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 413");
+    drop(reading);
+    sending.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_end_by_signal_lets_an_answer_out_first() {
+    let world = world(Duration::from_millis(300)).await;
+    let served = world.serve().await;
+    let (pid, key) = (served.pid(), served.key.clone());
+    let calling = served.request(reqwest::Method::POST, "/v1/submissions").header("x-api-key", key);
+    let calling = tokio::spawn(calling.body(r#"{"url": "http://a.example/"}"#).send());
+    while world.vmray.submits().is_empty() && world.vmray.requests().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    signal(pid);
+    let (status, answer) = read(calling.await.unwrap().unwrap()).await;
+    assert!(status == 202 && answer["batch_id"].is_string(), "{answer}");
+    assert_eq!(served.end().await, Some(0));
+}
+
+fn signal(pid: u32) {
+    let status = std::process::Command::new("kill").args(["-TERM", &pid.to_string()]).status().unwrap();
+    assert!(status.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_was_made_opens_the_door_and_no_other_does() {
+    let mut world = world(Duration::ZERO).await;
+    let made = std::process::Command::new(end_to_end::local::binary())
+        .args(["key", "new", "soar", "--json"])
+        .output()
+        .unwrap();
+    let made: Value = serde_json::from_slice(&made.stdout).unwrap();
+    world.set("CALLERS", &json!({"soar": {"keys": [made["sha256"]]}}).to_string());
+    let mut served: Served = world.serve().await;
+    assert_eq!(served.key, "", "no key is made when callers are named");
+    assert_eq!(served.submit("/v1/check", &json!(["http://a.example/"])).await.0, 401);
+    served.key = made["key"].as_str().unwrap().to_owned();
+    assert_eq!(served.submit("/v1/check", &json!(["http://a.example/"])).await.0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shell_submits_a_file_and_reads_a_table_or_json() {
+    let world = world(Duration::ZERO).await;
+    let file = world.state_file().with_file_name("urls.txt");
+    std::fs::write(&file, "# from the mailbox\nhxxp://evil[.]example/a\nhttp://10.0.0.1/\n").unwrap();
+    let path = file.to_str().unwrap();
+
+    let checked = world.bridge(&["submit", "--check", "--json", path]).run().await;
+    assert_eq!(checked.json()["counts"]["submit"], 1);
+    assert!(world.vmray.submits().is_empty(), "a check sends nothing");
+
+    let submitted = world.bridge(&["submit", "-o", "tags=mailbox", path]).run().await;
+    assert_eq!(submitted.code, 0, "{submitted:?}");
+    assert!(submitted.stdout.contains("submitted") && submitted.stdout.contains("http://evil.example/a"));
+    assert!(submitted.stdout.contains("private_host"));
+    assert_eq!(world.vmray.submits()[0].parameters["tags"], "mailbox");
+
+    world.vmray.finish_all();
+    let arguments = ["submit", "--json", "--wait", "60", "-"];
+    let waited = world.bridge(&arguments).stdin(File::open(&file).unwrap()).run().await;
+    let answer = waited.json();
+    assert_eq!(answer["results"][0]["verdict"], "malicious", "{answer}");
+    assert_eq!(world.vmray.submits().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_with_a_file_is_said_with_exit_code_2() {
+    let world = world(Duration::ZERO).await;
+    let file = world.state_file().with_file_name("urls.txt");
+    std::fs::write(&file, "http://a.example/\n").unwrap();
+    let path = file.to_str().unwrap();
+    for (arguments, said) in [
+        (vec!["submit", "/does/not/exist"], "cannot read"),
+        (vec!["submit", "-o", "tag=x", path], "tags"),
+        (vec!["submit", "-o", "retention_days=61", path], "retention_days"),
+    ] {
+        let run = world.bridge(&arguments).run().await;
+        assert_eq!(run.code, 2, "{run:?}");
+        assert!(run.stderr.contains(said), "{run:?}");
+    }
+    assert!(world.vmray.requests().is_empty());
+}
