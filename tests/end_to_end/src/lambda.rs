@@ -94,16 +94,21 @@ impl Function {
     #[must_use]
     pub fn new(program: Program, name: &str, settings: &BTreeMap<String, String>, secrets: &[&str]) -> Self {
         let secrets = secrets.iter().map(|&secret| secret.to_owned()).collect();
-<<<<<<< HEAD
-        Self { program, name: name.to_owned(), settings: settings.clone(), memory: MEMORY, secrets }
+        let unprinted = Arc::new([]);
+        Self {
+            program,
+            name: name.to_owned(),
+            settings: settings.clone(),
+            memory: MEMORY,
+            secrets,
+            unprinted,
+        }
     }
 
     /// The same with so much memory, in MiB. Nothing enforces it; see [`Lambda::peak_memory`].
     #[must_use]
     pub fn with_memory(self, memory: u64) -> Self {
         Self { memory, ..self }
-=======
-        Self { program, name: name.to_owned(), settings: settings.clone(), secrets, unprinted: Arc::new([]) }
     }
 
     /// What its processes may answer but not print.
@@ -111,7 +116,6 @@ impl Function {
     pub fn not_printing(mut self, texts: &[&str]) -> Self {
         self.unprinted = texts.iter().map(|&text| text.to_owned()).collect();
         self
->>>>>>> main
     }
 
     /// A new process of it: a cold start.
