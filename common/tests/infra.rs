@@ -1,6 +1,7 @@
 //! The deployment template, held against the code: settings, metrics, routes, rights.
 //!
-//! What is read is the template as CloudFormation gets it; `infra/check snapshot` holds it against `infra/template.yaml`.
+//! What is read is the template as `CloudFormation` gets it; `infra/check snapshot` holds it against
+//! `infra/template.yaml`.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a helper that fails fails its test")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -60,7 +61,7 @@ fn parameter_name(variable: &str) -> String {
     words.collect()
 }
 
-/// A number or a text as CloudFormation hands it to a function.
+/// A number or a text as `CloudFormation` hands it to a function.
 fn text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
@@ -82,13 +83,12 @@ fn what_is_not_chosen_is_as_the_code_has_it() {
         let environment = environment(&template, name);
         for setting in settings_of(function).filter(|setting| setting.unset != Unset::RefusedOnLambda) {
             let value = environment[setting.name];
-            let unset = match value {
-                Value::String(fixed) => Some(fixed.clone()),
-                _ => {
-                    let parameter = parameter_name(setting.name);
-                    assert_eq!(value["Ref"], parameter.as_str(), "{name}: {}", setting.name);
-                    template["Parameters"][&parameter].get("Default").map(text)
-                }
+            let unset = if let Value::String(fixed) = value {
+                Some(fixed.clone())
+            } else {
+                let parameter = parameter_name(setting.name);
+                assert_eq!(value["Ref"], parameter.as_str(), "{name}: {}", setting.name);
+                template["Parameters"][&parameter].get("Default").map(text)
             };
             let expected = match setting.unset {
                 Unset::Means(default) => Some(default.to_owned()),
