@@ -109,13 +109,17 @@ impl Submit {
             chunk_sizes: Vec::new(),
             options: call.options,
         };
+        let mut lost_a_race = false;
         for _ in 0..RACES {
             let (record, expected) = self.ledger.call(&caller.name, &place, now).await?;
             let id = match record {
                 Some(record) if record.request_hash != request_hash => return Err(AcceptError::OtherCall),
                 Some(record) => match self.ledger.batch(&record.batch, now).await? {
-                    // Under an idempotency key for good, else as long as it runs.
-                    Some(batch) if call.idempotency_key.is_some() || !self.is_done(&batch).await? => {
+                    // Under an idempotency key for good, else as long as it runs, or when it was made just now by
+                    // a call that came at the same time.
+                    Some(batch)
+                        if call.idempotency_key.is_some() || lost_a_race || !self.is_done(&batch).await? =>
+                    {
                         return Ok(batch);
                     }
                     Some(_) => None,
@@ -130,7 +134,10 @@ impl Submit {
             let id = uuid::Uuid::new_v4().to_string();
             let record = CallRecord { batch: id.clone(), request_hash: request_hash.clone() };
             let recorded = self.ledger.put_call(&caller.name, &place, &record, expected, now).await?;
-            let Some(recorded) = recorded else { continue };
+            let Some(recorded) = recorded else {
+                lost_a_race = true;
+                continue;
+            };
             let created = self.create(caller, id, header, items, Count::First, now).await;
             if let Err(AcceptError::DayLimit { .. }) = &created {
                 // A smaller call may come under the same key.

@@ -1,6 +1,7 @@
 //! Stands before an AWS emulator: counts what the process asks for, and makes trouble when a test wants some.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use axum::Router;
 use axum::body::Bytes;
@@ -12,6 +13,8 @@ use simulators::faults::{Action, FaultAnswer, Faults};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+use crate::template::allowed_actions;
+
 /// The signature that the emulators want to see and do not check; it names the service.
 fn authorization(target: &str) -> String {
     let service = match target.split('.').next() {
@@ -22,6 +25,31 @@ fn authorization(target: &str) -> String {
     format!(
         "AWS4-HMAC-SHA256 Credential=testing/20260101/us-east-1/{service}/aws4_request, SignedHeaders=host, Signature=0"
     )
+}
+
+/// What IAM calls an operation: `AmazonSQS.SendMessageBatch` is `sqs:SendMessage`.
+pub(crate) fn action(target: &str) -> String {
+    let (service, operation) = target.split_once('.').unwrap_or((target, ""));
+    let service = match service {
+        "AmazonSQS" => "sqs",
+        "secretsmanager" => "secretsmanager",
+        _ => "dynamodb",
+    };
+    let operation = match operation {
+        // Batches of SQS are the single right.
+        "SendMessageBatch" | "DeleteMessageBatch" | "ChangeMessageVisibilityBatch" => {
+            operation.trim_end_matches("Batch")
+        }
+        other => other,
+    };
+    format!("{service}:{operation}")
+}
+
+/// Whether some role of the template allows it. What none allows would be refused in a deployment, in whichever test it
+/// was asked for.
+fn is_allowed(action: &str) -> bool {
+    static ALLOWED: OnceLock<BTreeSet<String>> = OnceLock::new();
+    ALLOWED.get_or_init(allowed_actions).contains(action)
 }
 
 /// What a test makes of a request before it is passed on: operation and body in, body out.
@@ -123,6 +151,13 @@ async fn pass_on(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: By
         seen.push(operation.clone());
         seen.len() as u64
     };
+    let action = action(target);
+    if !is_allowed(&action) {
+        let message = format!("no role in infra/template.yaml allows {action}");
+        eprintln!("{message}");
+        let refusal = serde_json::json!({"__type": "AccessDeniedException", "message": message});
+        return (StatusCode::BAD_REQUEST, refusal.to_string()).into_response();
+    }
     let text = String::from_utf8_lossy(&body);
     for action in shared.faults.actions(&operation, sequence, |part| text.contains(part)) {
         match action {
