@@ -127,9 +127,14 @@ fn every_command_is_named() {
 
 #[test]
 fn every_link_leads_somewhere() {
-    for (document, folder) in
-        [("README.md", ""), ("CHANGELOG.md", ""), ("docs/mapping.md", "docs"), ("docs/operations.md", "docs")]
-    {
+    for (document, folder) in [
+        ("README.md", ""),
+        ("CHANGELOG.md", ""),
+        ("docs/mapping.md", "docs"),
+        ("docs/operations.md", "docs"),
+        ("docs/recipes.md", "docs"),
+        ("docs/submit.md", "docs"),
+    ] {
         let text = read(document);
         for link in all_between(&text, "](", ')').iter().filter(|link| !link.contains("://")) {
             let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
