@@ -233,7 +233,8 @@ impl Pass<'_> {
                 self.drive(job, entry)
             })
             .collect();
-        stream::iter(work).buffer_unordered(self.submit.settings.concurrency).try_collect().await
+        // Twice as many as are sent: some are being written down meanwhile.
+        stream::iter(work).buffer_unordered(self.submit.settings.concurrency * 2).try_collect().await
     }
 
     fn shared(&self) -> MutexGuard<'_, Shared> {
@@ -341,7 +342,7 @@ impl Pass<'_> {
         expected: Expected,
     ) -> Result<Next, StoreError> {
         // Both waited for before the claim, since a claim runs out. The semaphore is never closed.
-        let _sending = self.submit.sending.acquire().await;
+        let sending = self.submit.sending.acquire().await;
         let Some(turn) = self.vmray.submit_turn().await else {
             return Ok(Next::Leave(Left::After(Duration::ZERO)));
         };
@@ -372,7 +373,8 @@ impl Pass<'_> {
         let options = self.header.options.form();
         let parameters = SubmitParameters { url: job.url, metadata: &metadata, options: &options };
         let result = turn.submit(parameters, begin_before).await;
-        drop(turn);
+        // The others need not wait until it is written down.
+        drop((turn, sending));
         let left = self.answered(job, &mut entry, place, now, result).await?;
         self.record(job, entry, place, expected, left).await
     }
