@@ -130,7 +130,7 @@ fn every_link_leads_somewhere() {
     let docs = fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().file_name());
     let docs = docs.map(|name| (format!("docs/{}", name.to_str().unwrap()), "docs"));
     // `docs/recipes` is a folder of files to import.
-    let docs = docs.filter(|(document, _)| document.ends_with(".md"));
+    let docs = docs.filter(|(document, _)| Path::new(document).extension().is_some_and(|kind| kind == "md"));
     let above = ["README.md", "CHANGELOG.md"].map(|name| (name.to_owned(), ""));
     for (document, folder) in docs.chain(above) {
         let text = read(&document);
