@@ -2,20 +2,24 @@
 
 use std::collections::HashMap;
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use common::http::Deadline;
 use common::mapping::SubmissionFacts;
 use common::store::StoreError;
 use common::vmray::client::{VmrayClient, VmrayError};
 use common::vmray::model::{Submission, SubmissionId};
+use futures::{StreamExt, TryStreamExt, stream};
 
-use crate::ledger::entry::{FailureCode, Follower, State};
+use crate::ledger::entry::{Entry, FailureCode, Follower, State};
 use crate::ledger::{Put, Versioned};
 use crate::lookup::state_of;
 use crate::service::{ServiceError, Submit};
 
 /// Numbers that one list call may span: no server cuts a list of so few rows.
 const SPAN: u64 = 900;
+
+/// Entries written at the same time.
+const WRITES_AT_ONCE: usize = 16;
 
 /// Times that a lost race for an entry is run again.
 const RACES: u32 = 5;
@@ -50,61 +54,69 @@ impl Submit {
                 return Ok(false);
             }
         };
-        for (id, row) in rows {
-            for key in waiting.get(&id).into_iter().flatten() {
-                self.record_news(key, id, row.as_ref(), entries).await?;
+        let mut records = Vec::new();
+        for (id, row) in &rows {
+            for key in waiting.get(id).into_iter().flatten() {
+                if let Some(stored) = entries.get(key) {
+                    records.push(self.record_news(key, *id, row.as_ref(), stored.clone()));
+                }
             }
         }
+        let recorded = stream::iter(records).buffer_unordered(WRITES_AT_ONCE).try_collect::<Vec<_>>().await?;
+        entries.extend(recorded);
         self.ledger.end_refresh(batch, chunk, Utc::now()).await?;
         Ok(true)
     }
 
-    /// Writes what VMRay says of a submission; `None`: it does not have it any more.
+    /// Writes what VMRay says of a submission; `None`: it does not have it any more. Gives the entry as it then is.
     async fn record_news(
         &self,
         key: &str,
         id: SubmissionId,
         row: Option<&Submission>,
-        entries: &mut Entries,
-    ) -> Result<(), StoreError> {
+        mut stored: Versioned,
+    ) -> Result<(String, Versioned), StoreError> {
         let now = Utc::now();
-        let state = |known: &SubmissionFacts| match row {
+        for _ in 0..RACES {
+            if !apply_news(&mut stored.value, id, row, now) {
+                break;
+            }
+            match self.ledger.put_entry(key, &stored.value, stored.expected, now).await? {
+                Put::Written(expected) => {
+                    stored.expected = expected;
+                    break;
+                }
+                Put::Taken(Some(current)) => stored = current,
+                Put::Taken(None) => break,
+            }
+        }
+        Ok((key.to_owned(), stored))
+    }
+}
+
+/// Brings the runs of a submission to where VMRay says it is; `false`: nothing has changed.
+fn apply_news(entry: &mut Entry, id: SubmissionId, row: Option<&Submission>, now: DateTime<Utc>) -> bool {
+    let mut changed = false;
+    for run in &mut entry.runs {
+        let State::Submitted { facts, .. } = &run.state else { continue };
+        if facts.submission_id != Some(id) {
+            continue;
+        }
+        let news = match row {
             Some(row) => state_of(row, SubmissionFacts::from(row), now),
             None => State::Failed {
-                facts: Some(known.clone()),
+                facts: Some(facts.clone()),
                 code: FailureCode::Deleted,
                 detail: "VMRay does not have the submission any more".to_owned(),
                 at: now,
             },
         };
-        for _ in 0..RACES {
-            let Some(stored) = entries.get_mut(key) else { return Ok(()) };
-            let mut changed = false;
-            for run in &mut stored.value.runs {
-                if let State::Submitted { facts, .. } = &run.state
-                    && facts.submission_id == Some(id)
-                {
-                    let news = state(facts);
-                    if !matches!(news, State::Submitted { .. }) {
-                        run.state = news;
-                        changed = true;
-                    }
-                }
-            }
-            if !changed {
-                return Ok(());
-            }
-            match self.ledger.put_entry(key, &stored.value, stored.expected, now).await? {
-                Put::Written(expected) => {
-                    stored.expected = expected;
-                    return Ok(());
-                }
-                Put::Taken(Some(current)) => *stored = current,
-                Put::Taken(None) => return Ok(()),
-            }
+        if !matches!(news, State::Submitted { .. }) {
+            run.state = news;
+            changed = true;
         }
-        Ok(())
     }
+    changed
 }
 
 /// The submissions without a verdict that a batch follows, and the entries that wait for each.
