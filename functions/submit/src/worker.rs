@@ -333,6 +333,19 @@ impl Pass<'_> {
         (missing_at + delta(times.lookup_pause)).max(sent_at + delta(settle))
     }
 
+    /// Why nothing may be sent now.
+    fn must_leave(&self) -> Option<Left> {
+        if self.is_down() {
+            Some(Left::WhenVmrayIsBack)
+        } else if self.is_stopped() {
+            Some(Left::Nothing)
+        } else if Instant::now() >= self.last_start {
+            Some(Left::After(Duration::ZERO))
+        } else {
+            None
+        }
+    }
+
     /// Claims a URL, sends it, records what became of it.
     async fn send(
         &self,
@@ -343,18 +356,15 @@ impl Pass<'_> {
     ) -> Result<Next, StoreError> {
         // Both waited for before the claim, since a claim runs out. The semaphore is never closed.
         let sending = self.submit.sending.acquire().await;
+        // The others may have met the end of VMRay or of the quota while this one waited, before and behind the gate.
+        if let Some(left) = self.must_leave() {
+            return Ok(Next::Leave(left));
+        }
         let Some(turn) = self.vmray.submit_turn().await else {
             return Ok(Next::Leave(Left::After(Duration::ZERO)));
         };
-        if Instant::now() >= self.last_start {
-            return Ok(Next::Leave(Left::After(Duration::ZERO)));
-        }
-        // The others may have met the end of the quota, or of VMRay, in the meantime.
-        if self.is_down() {
-            return Ok(Next::Leave(Left::WhenVmrayIsBack));
-        }
-        if self.is_stopped() {
-            return Ok(Next::Leave(Left::Nothing));
+        if let Some(left) = self.must_leave() {
+            return Ok(Next::Leave(left));
         }
         let now = Utc::now();
         let begin_before = Instant::now() + CLAIM_MARGIN;
@@ -373,9 +383,9 @@ impl Pass<'_> {
         let options = self.header.options.form();
         let parameters = SubmitParameters { url: job.url, metadata: &metadata, options: &options };
         let result = turn.submit(parameters, begin_before).await;
-        // The others need not wait until it is written down.
-        drop((turn, sending));
         let left = self.answered(job, &mut entry, place, now, result).await?;
+        // The others must know what VMRay said, but need not wait until it is written down.
+        drop((turn, sending));
         self.record(job, entry, place, expected, left).await
     }
 
