@@ -127,18 +127,16 @@ fn every_command_is_named() {
 
 #[test]
 fn every_link_leads_somewhere() {
-    for (document, folder) in [
-        ("README.md", ""),
-        ("CHANGELOG.md", ""),
-        ("docs/mapping.md", "docs"),
-        ("docs/operations.md", "docs"),
-        ("docs/recipes.md", "docs"),
-        ("docs/submit.md", "docs"),
-    ] {
-        let text = read(document);
+    let docs = fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    let docs = docs.filter(|path| path.extension().is_some_and(|extension| extension == "md"));
+    let docs = docs.map(|path| (format!("docs/{}", path.file_name().unwrap().to_str().unwrap()), "docs"));
+    let above = ["README.md", "CHANGELOG.md"].map(|name| (name.to_owned(), ""));
+    for (document, folder) in docs.chain(above) {
+        let text = read(&document);
         for link in all_between(&text, "](", ')').iter().filter(|link| !link.contains("://")) {
             let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
-            let target = if file.is_empty() { root().join(document) } else { root().join(folder).join(file) };
+            let target =
+                if file.is_empty() { root().join(&document) } else { root().join(folder).join(file) };
             assert!(target.exists(), "{document}: {link}");
             if !anchor.is_empty() {
                 let headings = fs::read_to_string(&target).unwrap();

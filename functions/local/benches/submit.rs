@@ -106,7 +106,8 @@ impl Served {
             if state["counts"]["pending"] == 0 {
                 return;
             }
-            tokio::time::sleep(Duration::from_millis(250)).await;
+            // Each look at 10,000 URLs is work for the server, too.
+            tokio::time::sleep(Duration::from_secs(1)).await;
         }
     }
 

@@ -17,11 +17,11 @@ use crate::api::callers::Caller;
 use crate::api::options::Options;
 use crate::hash::of_parts;
 use crate::ledger::batch::{BatchState, Chunk, Fate, Header, Item, into_chunks};
-use crate::ledger::{Batch, CallRecord, Put, entry_key};
+use crate::ledger::{Batch, CallRecord, entry_key};
 use crate::queue::{Delayed, Message, QueueError};
 use crate::service::{ServiceError, Submit};
 use crate::url::{Gate, Refusal};
-use crate::view::{Counts, Perspective, Source, Status};
+use crate::view::{Counts, Perspective, Status};
 use crate::worker::distinct_keys;
 
 /// When somebody looks whether a call got to its end.
@@ -69,18 +69,23 @@ impl From<QueueError> for AcceptError {
     }
 }
 
-/// What would become of each input.
+/// What is to be done for a batch.
 #[derive(Debug)]
-pub(crate) struct Plan {
-    pub(crate) chunks: Vec<Chunk>,
-    /// By chunk: how many of its URLs nobody has sent yet.
-    pub(crate) unsent: Vec<usize>,
+struct Plan {
+    chunks: Vec<Chunk>,
+    /// By chunk: whether some of its URLs are not known to be in VMRay.
+    unsent: Vec<bool>,
+    /// URLs that nobody has begun to send: what the caller's limit counts.
+    new_urls: u64,
 }
 
-impl Plan {
-    pub(crate) fn urls_to_send(&self) -> u64 {
-        self.unsent.iter().sum::<usize>() as u64
-    }
+/// Whether a call's URLs are counted for the day.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Count {
+    /// By whoever records the call.
+    First,
+    /// They were, by somebody who died after it or is at it now.
+    Again,
 }
 
 impl Submit {
@@ -104,13 +109,17 @@ impl Submit {
             chunk_sizes: Vec::new(),
             options: call.options,
         };
+        let mut lost_a_race = false;
         for _ in 0..RACES {
             let (record, expected) = self.ledger.call(&caller.name, &place, now).await?;
             let id = match record {
                 Some(record) if record.request_hash != request_hash => return Err(AcceptError::OtherCall),
                 Some(record) => match self.ledger.batch(&record.batch, now).await? {
-                    // Under an idempotency key for good, else as long as it runs.
-                    Some(batch) if call.idempotency_key.is_some() || !self.is_done(&batch).await? => {
+                    // Under an idempotency key for good, else as long as it runs, or when it was made just now by
+                    // a call that came at the same time.
+                    Some(batch)
+                        if call.idempotency_key.is_some() || lost_a_race || !self.is_done(&batch).await? =>
+                    {
                         return Ok(batch);
                     }
                     Some(_) => None,
@@ -120,15 +129,21 @@ impl Submit {
                 None => None,
             };
             if let Some(id) = id {
-                return self.create(caller, id, header, items, now).await;
+                return self.create(caller, id, header, items, Count::Again, now).await;
             }
             let id = uuid::Uuid::new_v4().to_string();
             let record = CallRecord { batch: id.clone(), request_hash: request_hash.clone() };
-            if let Put::Written(_) =
-                self.ledger.put_call(&caller.name, &place, &record, expected, now).await?
-            {
-                return self.create(caller, id, header, items, now).await;
+            let recorded = self.ledger.put_call(&caller.name, &place, &record, expected, now).await?;
+            let Some(recorded) = recorded else {
+                lost_a_race = true;
+                continue;
+            };
+            let created = self.create(caller, id, header, items, Count::First, now).await;
+            if let Err(AcceptError::DayLimit { .. }) = &created {
+                // A smaller call may come under the same key.
+                self.ledger.forget_call(&caller.name, &place, recorded).await?;
             }
+            return created;
         }
         Err(AcceptError::Service(ServiceError::Store(StoreError::Unavailable {
             doing: "record a call",
@@ -143,23 +158,19 @@ impl Submit {
         id: String,
         mut header: Header,
         items: Vec<Item>,
+        count: Count,
         now: DateTime<Utc>,
     ) -> Result<Batch, AcceptError> {
         let chunks = into_chunks(items);
         header.chunk_sizes =
             chunks.iter().map(|chunk| u32::try_from(chunk.items.len()).unwrap_or(u32::MAX)).collect();
         let plan = self.plan(&id, &header, chunks, now).await?;
-        let urls = plan.urls_to_send();
-        if urls > 0 {
-            let limit = caller.urls_per_day(&self.settings.limits);
-            if let Err(used) = self.ledger.count_urls(&caller.name, urls, limit, now).await? {
-                return Err(AcceptError::DayLimit { limit, used, wanted: urls });
-            }
-            let guard = Message::Guard { batch: id.clone() };
-            self.queue.send(vec![Delayed { message: guard, delay: GUARD_DELAY }]).await?;
+        self.count(caller, plan.new_urls, count, now).await?;
+        if plan.unsent.iter().any(|unsent| *unsent) {
+            self.send_guard(&id).await?;
         }
         self.ledger.create_batch(&id, &header, &plan.chunks, now).await?;
-        let unsent = plan.unsent.iter().enumerate().filter(|(_, unsent)| **unsent > 0);
+        let unsent = plan.unsent.iter().enumerate().filter(|(_, unsent)| **unsent);
         let messages =
             unsent.map(|(chunk, _)| Delayed::now(Message::Chunk { batch: id.clone(), chunk, attempt: 0 }));
         self.queue.send(messages.collect()).await?;
@@ -167,15 +178,44 @@ impl Submit {
             batch = id,
             caller = caller.name,
             inputs = header.total(),
-            to_send = urls,
+            to_send = plan.new_urls,
             "batch accepted"
         );
         let state = BatchState::default();
         Ok(Batch { id, header, chunks: plan.chunks, state, refreshes: std::collections::HashMap::default() })
     }
 
-    /// What would become of the inputs of a batch, chunk by chunk.
-    pub(crate) async fn plan(
+    /// In a minute somebody looks whether everything of the batch was queued.
+    pub(crate) async fn send_guard(&self, batch: &str) -> Result<(), QueueError> {
+        let message = Message::Guard { batch: batch.to_owned() };
+        self.queue.send(vec![Delayed { message, delay: GUARD_DELAY }]).await
+    }
+
+    /// Counts URLs for the caller's day, or only sees whether they would fit.
+    async fn count(
+        &self,
+        caller: &Caller,
+        urls: u64,
+        count: Count,
+        now: DateTime<Utc>,
+    ) -> Result<(), AcceptError> {
+        let limit = caller.urls_per_day(&self.settings.limits);
+        let counted = match count {
+            Count::First if urls > 0 => self.ledger.count_urls(&caller.name, urls, limit, now).await?,
+            _ => {
+                let used = self.ledger.day_count(&caller.name, now).await?;
+                if urls > 0 && used.saturating_add(urls) > limit { Err(used) } else { Ok(()) }
+            }
+        };
+        counted.map_err(|used| AcceptError::DayLimit { limit, used, wanted: urls })
+    }
+
+    /// Counts URLs that a caller wants to have sent again.
+    pub(crate) async fn count_retried(&self, caller: &Caller, urls: u64) -> Result<(), AcceptError> {
+        self.count(caller, urls, Count::First, Utc::now()).await
+    }
+
+    async fn plan(
         &self,
         id: &str,
         header: &Header,
@@ -184,20 +224,20 @@ impl Submit {
     ) -> Result<Plan, ServiceError> {
         let state = BatchState::default();
         let perspective = Perspective::new(id, header, &state, self.rules(), now);
-        let mut planned = HashSet::new();
         let mut unsent = Vec::with_capacity(chunks.len());
+        let mut new_urls = 0;
         for chunk in &chunks {
             let entries = self.ledger.entries(distinct_keys(chunk), now).await?;
-            let to_send = chunk.items.iter().filter(|item| {
+            let mut any = false;
+            for item in &chunk.items {
                 let entry = item.key().and_then(|key| entries.get(key)).map(|entry| &entry.value);
                 let outcome = perspective.outcome(item, entry, None);
-                matches!(outcome.status, Status::Pending | Status::Unconfirmed)
-                    && outcome.source != Some(Source::Duplicate)
-            });
-            let keys: Vec<_> = to_send.filter_map(Item::key).map(str::to_owned).collect();
-            unsent.push(keys.into_iter().filter(|key| planned.insert(key.clone())).count());
+                any |= matches!(outcome.status, Status::Pending | Status::Unconfirmed);
+                new_urls += u64::from(outcome.is_new());
+            }
+            unsent.push(any);
         }
-        Ok(Plan { chunks, unsent })
+        Ok(Plan { chunks, unsent, new_urls })
     }
 
     /// What is to become of each input, by the gate alone.

@@ -100,7 +100,7 @@ impl Submit {
     ) -> Self {
         Self {
             defaults: Options::from_defaults(&settings.defaults),
-            ledger: Ledger::new(store, settings.times.retention.max(settings.times.reuse_window)),
+            ledger: Ledger::new(store, settings.times.retention, settings.times.reuse_window),
             sending: Semaphore::new(settings.concurrency),
             settings,
             queue,

@@ -9,7 +9,7 @@ use common::store::StoreError;
 use common::vmray::client::{VmrayClient, VmrayError};
 use common::vmray::model::{Submission, SubmissionId};
 
-use crate::ledger::entry::{Entry, FailureCode, Follower, State};
+use crate::ledger::entry::{FailureCode, Follower, State};
 use crate::ledger::{Put, Versioned};
 use crate::lookup::state_of;
 use crate::service::{ServiceError, Submit};
@@ -21,7 +21,7 @@ const SPAN: u64 = 900;
 const RACES: u32 = 5;
 
 /// The entries of a chunk, by key.
-pub(crate) type Entries = HashMap<String, Versioned<Entry>>;
+pub(crate) type Entries = HashMap<String, Versioned>;
 
 impl Submit {
     /// Asks VMRay for the verdicts that are missing in `entries`, and writes what it says. Not more often than allowed,

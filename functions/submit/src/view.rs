@@ -125,6 +125,14 @@ pub struct Outcome<'a> {
     pub error_detail: Option<&'a str>,
 }
 
+impl Outcome<'_> {
+    /// Whether nobody has begun to send it: it will cost quota.
+    #[must_use]
+    pub fn is_new(&self) -> bool {
+        self.status == Status::Pending && self.source == Some(Source::New)
+    }
+}
+
 /// How many inputs stand where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Counts {

@@ -87,6 +87,8 @@ struct Shared {
     state: BatchState,
     /// Failures of VMRay in a row.
     failures: u32,
+    /// How long VMRay wants to be left alone.
+    retry_after: Duration,
     work: Work,
 }
 
@@ -154,14 +156,20 @@ impl Submit {
             batch,
             header: &header,
             last_start: Instant::now() + budget.saturating_sub(timeout.min(budget / 2)),
-            shared: Mutex::new(Shared { state, failures: 0, work: Work::default() }),
+            shared: Mutex::new(Shared {
+                state,
+                failures: 0,
+                retry_after: Duration::ZERO,
+                work: Work::default(),
+            }),
         };
         let left = pass.run(&chunk).await?;
         self.connections_used();
         let work = pass.end();
         if let Some(again) = follow_up(self.times().retry, left, attempt, work) {
             let message = Message::Chunk { batch: batch.to_owned(), chunk: chunk_number, attempt: again.0 };
-            self.queue.send(vec![Delayed { message, delay: again.1 }]).await?;
+            let delay = again.1.max(pass.shared().retry_after).min(LONGEST_PAUSE);
+            self.queue.send(vec![Delayed { message, delay }]).await?;
         }
         tracing::info!(
             batch,
@@ -262,7 +270,7 @@ impl Pass<'_> {
     }
 
     /// Brings one URL as far as it can be brought now.
-    async fn drive(&self, job: &Job<'_>, mut stored: Option<Versioned<Entry>>) -> Result<Left, StoreError> {
+    async fn drive(&self, job: &Job<'_>, mut stored: Option<Versioned>) -> Result<Left, StoreError> {
         for _ in 0..RACES {
             let now = Utc::now();
             let entry =
@@ -306,7 +314,7 @@ impl Pass<'_> {
             State::Claimed { until } if *until > now => Step::Leave(Left::After(until_then(*until, now))),
             State::Claimed { .. } => Step::LookUp(place),
             State::Unconfirmed { sent_at, missing_at, .. } => {
-                match missing_at.map(|missing_at| self.next_look(*sent_at, missing_at)) {
+                match missing_at.map(|missing_at| self.next_look(*sent_at, missing_at, run.lost)) {
                     Some(due) if due > now => Step::Leave(Left::After(until_then(due, now))),
                     _ => Step::LookUp(place),
                 }
@@ -315,10 +323,13 @@ impl Pass<'_> {
         }
     }
 
-    /// When a submission that was missing once is looked for again.
-    fn next_look(&self, sent_at: DateTime<Utc>, missing_at: DateTime<Utc>) -> DateTime<Utc> {
+    /// When a submission that was missing once is looked for again. Later each time that its URL had to be sent again:
+    /// a server that stores and neither answers nor shows it must not be paid over and over.
+    fn next_look(&self, sent_at: DateTime<Utc>, missing_at: DateTime<Utc>, lost: u32) -> DateTime<Utc> {
         let times = self.submit.times();
-        (missing_at + delta(times.lookup_pause)).max(sent_at + delta(times.lookup_settle))
+        let settle = times.lookup_settle;
+        let settle = settle.saturating_mul(2_u32.saturating_pow(lost)).min(LONGEST_PAUSE.max(settle));
+        (missing_at + delta(times.lookup_pause)).max(sent_at + delta(settle))
     }
 
     /// Claims a URL, sends it, records what became of it.
@@ -439,6 +450,8 @@ impl Pass<'_> {
             Some(pause) if pause <= LONGEST_WAIT => None,
             Some(pause) => {
                 self.stop_using_vmray();
+                let mut shared = self.shared();
+                shared.retry_after = shared.retry_after.max(pause);
                 Some(Left::After(pause))
             }
             None => {
@@ -469,12 +482,7 @@ impl Pass<'_> {
 
     /// The quota is used up: nothing more of this batch is sent.
     async fn stop(&self, message: &str) -> Result<(), StoreError> {
-        let change = |state: &mut BatchState| {
-            let first = state.stopped.is_none();
-            state.stopped.get_or_insert_with(|| message.to_owned());
-            first
-        };
-        let state = self.submit.ledger.change_state(self.batch, Utc::now(), change).await?;
+        let state = self.submit.ledger.stop(self.batch, message, Utc::now()).await?;
         self.shared().state = state;
         Ok(())
     }
@@ -553,12 +561,13 @@ impl Pass<'_> {
                 self.answers();
                 self.count(|work| work.submitted += 1);
             }
-            None if missing_at.is_some_and(|first| self.next_look(sent_at, first) <= now) => {
+            None if missing_at.is_some_and(|first| self.next_look(sent_at, first, run.lost) <= now) => {
                 tracing::info!(
                     batch = self.batch,
                     url = url_for_log(job.url),
                     "VMRay does not have it: sent again"
                 );
+                run.lost += 1;
                 run.state = State::Queued { reason: Some(reason) };
             }
             None => {
@@ -583,7 +592,7 @@ enum Step {
 /// After a step.
 enum Next {
     /// See what comes next, from this.
-    Look(Option<Versioned<Entry>>),
+    Look(Option<Versioned>),
     /// Nothing comes next.
     Leave(Left),
 }

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::{DateTime, SecondsFormat, TimeDelta};
 use serde_json::{Map, Value, json};
 use simulators::faults::Faults;
 
@@ -141,6 +142,32 @@ impl Aws {
         items.map(|item| (item["sk"].as_str().unwrap_or_default().to_owned(), item)).collect()
     }
 
+    /// Every document in the table, as plain JSON with the store's own attributes.
+    pub async fn documents(&self) -> Vec<Value> {
+        let mut documents = Vec::new();
+        let mut request = json!({"ConsistentRead": true});
+        loop {
+            let found = self.on_table("Scan", request.clone()).await;
+            let items = found["Items"].as_array().into_iter().flatten();
+            documents.extend(items.map(|item| plain(&json!({"M": item}))));
+            match found.get("LastEvaluatedKey").filter(|key| !key.is_null()) {
+                Some(last) => request["ExclusiveStartKey"] = last.clone(),
+                None => return documents,
+            }
+        }
+    }
+
+    /// Lets time pass for what is stored: every document becomes older by this, its times and its expiry.
+    pub async fn time_passes(&self, time: TimeDelta) {
+        for mut document in self.documents().await {
+            if let Some(ttl) = document["ttl"].as_i64() {
+                document["ttl"] = (ttl - time.num_seconds()).into();
+            }
+            make_older(&mut document, time);
+            self.put_item(&document).await;
+        }
+    }
+
     /// The cursor document.
     pub async fn cursor(&self) -> Option<Value> {
         self.items().await.remove("cursor")
@@ -171,6 +198,20 @@ impl Aws {
     async fn on_table(&self, operation: &str, mut request: Value) -> Value {
         request["TableName"] = self.table.clone().into();
         self.dynamodb.ask(&format!("{DYNAMODB}.{operation}"), &request).await
+    }
+}
+
+/// Every text that is a time, at any depth.
+fn make_older(value: &mut Value, time: TimeDelta) {
+    match value {
+        Value::String(text) => {
+            if let Ok(at) = DateTime::parse_from_rfc3339(text) {
+                *text = (at.to_utc() - time).to_rfc3339_opts(SecondsFormat::AutoSi, true);
+            }
+        }
+        Value::Array(values) => values.iter_mut().for_each(|value| make_older(value, time)),
+        Value::Object(members) => members.values_mut().for_each(|value| make_older(value, time)),
+        _ => {}
     }
 }
 

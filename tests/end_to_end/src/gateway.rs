@@ -1,6 +1,7 @@
 //! Stands before an AWS emulator: counts what the process asks for, and makes trouble when a test wants some.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use axum::Router;
 use axum::body::Bytes;
@@ -12,6 +13,8 @@ use simulators::faults::{Action, FaultAnswer, Faults};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+use crate::template::allowed_actions;
+
 /// The signature that the emulators want to see and do not check; it names the service.
 fn authorization(target: &str) -> String {
     let service = match target.split('.').next() {
@@ -22,6 +25,31 @@ fn authorization(target: &str) -> String {
     format!(
         "AWS4-HMAC-SHA256 Credential=testing/20260101/us-east-1/{service}/aws4_request, SignedHeaders=host, Signature=0"
     )
+}
+
+/// What IAM calls an operation: `AmazonSQS.SendMessageBatch` is `sqs:SendMessage`.
+pub(crate) fn action(target: &str) -> String {
+    let (service, operation) = target.split_once('.').unwrap_or((target, ""));
+    let service = match service {
+        "AmazonSQS" => "sqs",
+        "secretsmanager" => "secretsmanager",
+        _ => "dynamodb",
+    };
+    let operation = match operation {
+        // Batches of SQS are the single right.
+        "SendMessageBatch" | "DeleteMessageBatch" | "ChangeMessageVisibilityBatch" => {
+            operation.trim_end_matches("Batch")
+        }
+        other => other,
+    };
+    format!("{service}:{operation}")
+}
+
+/// Whether some role of the template allows it. What none allows would be refused in a deployment, in whichever test it
+/// was asked for.
+fn is_allowed(action: &str) -> bool {
+    static ALLOWED: OnceLock<BTreeSet<String>> = OnceLock::new();
+    ALLOWED.get_or_init(allowed_actions).contains(action)
 }
 
 /// What a test makes of a request before it is passed on: operation and body in, body out.
@@ -86,6 +114,13 @@ impl Gateway {
 
     /// Asks the emulator itself, unseen by counts and faults. What is refused fails the test.
     pub(crate) async fn ask(&self, target: &str, request: &Value) -> Value {
+        self.try_ask(target, request)
+            .await
+            .unwrap_or_else(|refusal| panic!("{target} was refused: {refusal}"))
+    }
+
+    /// The same for what may be refused; then what the emulator said.
+    pub(crate) async fn try_ask(&self, target: &str, request: &Value) -> Result<Value, String> {
         let version = if target.starts_with("secretsmanager") { "1.1" } else { "1.0" };
         let answer = self
             .http
@@ -99,9 +134,11 @@ impl Gateway {
             .unwrap_or_else(|error| panic!("{} does not answer: {error}", self.upstream));
         let status = answer.status();
         let text = answer.text().await.expect("an answer's body");
-        assert!(status.is_success(), "{target} was refused: {status}: {text}");
+        if !status.is_success() {
+            return Err(format!("{status}: {text}"));
+        }
         // An operation without a result answers nothing at all.
-        if text.is_empty() { Value::Null } else { serde_json::from_str(&text).expect("AWS answers JSON") }
+        Ok(if text.is_empty() { Value::Null } else { serde_json::from_str(&text).expect("AWS answers JSON") })
     }
 }
 
@@ -114,6 +151,13 @@ async fn pass_on(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: By
         seen.push(operation.clone());
         seen.len() as u64
     };
+    let action = action(target);
+    if !is_allowed(&action) {
+        let message = format!("no role in infra/template.yaml allows {action}");
+        eprintln!("{message}");
+        let refusal = serde_json::json!({"__type": "AccessDeniedException", "message": message});
+        return (StatusCode::BAD_REQUEST, refusal.to_string()).into_response();
+    }
     let text = String::from_utf8_lossy(&body);
     for action in shared.faults.actions(&operation, sequence, |part| text.contains(part)) {
         match action {

@@ -32,7 +32,7 @@ pub const NEXT_OPENCTI_TOKEN: &str = "n3xt-t0k3n-of-opencti-fe57bcca";
 pub const SUBMITTER: &str = "analyst@customer.test";
 
 /// The first minute of the estates.
-const START: &str = "2025-06-01T10:00:00";
+pub const START: &str = "2025-06-01T10:00:00";
 
 /// What the schedule sends.
 #[must_use]

@@ -24,6 +24,9 @@ pub const MINUTES: Duration = Duration::from_mins(5);
 /// Only so that a test that hangs ends: a process may start, and answers within its limit or far earlier.
 pub(crate) const SAFETY_NET: Duration = Duration::from_mins(1);
 
+/// The memory of a function of which nothing else is said, in MiB.
+const MEMORY: u64 = 256;
+
 /// A sample event of the folder `events/`.
 #[must_use]
 pub fn event(name: &str) -> Value {
@@ -81,7 +84,9 @@ pub struct Function {
     program: Program,
     name: String,
     settings: BTreeMap<String, String>,
+    memory: u64,
     secrets: Arc<[String]>,
+    unprinted: Arc<[String]>,
 }
 
 impl Function {
@@ -89,7 +94,28 @@ impl Function {
     #[must_use]
     pub fn new(program: Program, name: &str, settings: &BTreeMap<String, String>, secrets: &[&str]) -> Self {
         let secrets = secrets.iter().map(|&secret| secret.to_owned()).collect();
-        Self { program, name: name.to_owned(), settings: settings.clone(), secrets }
+        let unprinted = Arc::new([]);
+        Self {
+            program,
+            name: name.to_owned(),
+            settings: settings.clone(),
+            memory: MEMORY,
+            secrets,
+            unprinted,
+        }
+    }
+
+    /// The same with so much memory, in MiB. Nothing enforces it; see [`Lambda::peak_memory`].
+    #[must_use]
+    pub fn with_memory(self, memory: u64) -> Self {
+        Self { memory, ..self }
+    }
+
+    /// What its processes may answer but not print.
+    #[must_use]
+    pub fn not_printing(mut self, texts: &[&str]) -> Self {
+        self.unprinted = texts.iter().map(|&text| text.to_owned()).collect();
+        self
     }
 
     /// A new process of it: a cold start.
@@ -100,14 +126,20 @@ impl Function {
         let child = Command::new(self.program.binary())
             .env_clear()
             .envs(&self.settings)
-            .envs(environment(&self.name, api.address()))
+            .envs(environment(&self.name, self.memory, api.address()))
             .stdin(Stdio::null())
             .stdout(file("stdout"))
             .stderr(file("stderr"))
             .kill_on_drop(true)
             .spawn()
             .expect("the function can be started");
-        Lambda { api, process: Process::watch(child), output, secrets: Arc::clone(&self.secrets) }
+        Lambda {
+            api,
+            process: Process::watch(child),
+            output,
+            secrets: Arc::clone(&self.secrets),
+            unprinted: Arc::clone(&self.unprinted),
+        }
     }
 }
 
@@ -158,6 +190,7 @@ pub struct Lambda {
     process: Process,
     output: TempDir,
     secrets: Arc<[String]>,
+    unprinted: Arc<[String]>,
 }
 
 impl Lambda {
@@ -210,6 +243,15 @@ impl Lambda {
         assert!(sent.success(), "{command}: {sent}");
     }
 
+    /// The most memory that the process has held so far, in MiB.
+    #[must_use]
+    pub fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id)).expect("Linux");
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kibibytes = peak.and_then(|peak| peak.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        kibibytes.expect("a peak in kB").div_ceil(1024)
+    }
+
     /// Whether the process is there.
     #[must_use]
     pub fn is_running(&self) -> bool {
@@ -252,17 +294,22 @@ impl Lambda {
         for secret in &*self.secrets {
             assert!(!said.contains(secret.as_str()), "{secret} was printed or answered: {said}");
         }
+        let printed = format!("{}\n{}", self.stdout(), self.stderr());
+        for text in &*self.unprinted {
+            assert!(!printed.contains(text.as_str()), "{text} was printed: {printed}");
+        }
     }
 }
 
 /// What Lambda sets, and nothing of the person who runs the tests.
-fn environment(name: &str, runtime_api: &str) -> [(&'static str, String); 14] {
+fn environment(name: &str, memory: u64, runtime_api: &str) -> [(&'static str, String); 14] {
     let log_group = format!("/aws/lambda/{name}");
+    let memory = memory.to_string();
     [
         ("AWS_LAMBDA_RUNTIME_API", runtime_api),
         ("AWS_LAMBDA_FUNCTION_NAME", name),
         ("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST"),
-        ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "256"),
+        ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", &memory),
         ("AWS_LAMBDA_LOG_GROUP_NAME", &log_group),
         ("AWS_LAMBDA_LOG_STREAM_NAME", "2026/01/31/[$LATEST]0"),
         ("AWS_REGION", "us-east-1"),

@@ -7,6 +7,7 @@
 )]
 
 pub mod aws;
+pub mod deployment;
 pub mod event_source;
 mod gateway;
 pub mod http_api;
@@ -17,3 +18,4 @@ pub mod queue;
 pub mod runtime_api;
 pub mod served;
 pub mod submit;
+pub mod template;

@@ -153,9 +153,33 @@ impl Queue {
         });
         let url = create(&own, &name, &attributes).await;
         let arn = arn(&own, &url).await;
+        Self::between(endpoint, url, arn, dead_letters, parked).await
+    }
+
+    /// A queue that is there already, at this endpoint, with its dead-letter queue.
+    pub async fn adopt(endpoint: String, url: String, dead_letters: String) -> Self {
+        let own = Gateway::start(endpoint.clone()).await;
+        let parked = create(&own, &format!("parked-{}", uuid::Uuid::new_v4()), &json!({})).await;
+        let arn = arn(&own, &url).await;
+        Self::between(endpoint, url, arn, dead_letters, parked).await
+    }
+
+    async fn between(
+        endpoint: String,
+        url: String,
+        arn: String,
+        dead_letters: String,
+        parked: String,
+    ) -> Self {
         let traffic = Arc::<Mutex<Traffic>>::default();
         let gateway = Gateway::editing(endpoint, Some(edit(&traffic, url.clone(), parked.clone()))).await;
         Self { gateway, traffic, url, arn, dead_letters, parked }
+    }
+
+    /// Where a process reaches it.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.gateway.address
     }
 
     /// The variables with which the process finds it.
@@ -211,9 +235,12 @@ impl Queue {
         self.receive_from(&self.url, most, wait).await
     }
 
-    /// Deletes a message.
+    /// Deletes a message, unless its visibility timeout has passed: then somebody else may have it.
     pub async fn delete(&self, message: &Message) {
-        self.ask("DeleteMessage", &self.url, json!({"ReceiptHandle": message.receipt_handle})).await;
+        let request = json!({"QueueUrl": self.url, "ReceiptHandle": message.receipt_handle});
+        if let Err(refusal) = self.gateway.try_ask("AmazonSQS.DeleteMessage", &request).await {
+            assert!(refusal.contains("ReceiptHandleIsInvalid"), "{refusal}");
+        }
     }
 
     /// Changes when a received message is visible again; at once with zero.

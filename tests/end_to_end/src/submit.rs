@@ -28,6 +28,12 @@ pub const OTHER_CALLER: &str = "notifier";
 /// The other caller's key.
 pub const OTHER_CALLER_KEY: &str = "k3y-of-the-notifier-eccbc87e4b5ce2fe28308fd9f2a7baf3";
 
+/// In the path of the URLs that tests submit: logs hold scheme, host and a hash of a URL, no more.
+pub const PATH: &str = "quarterly-invoices";
+
+/// In their query.
+pub const QUERY: &str = "for-the-cfo";
+
 /// The timeout of the API's function: API Gateway waits no longer than 30 seconds.
 pub const API_LIMIT: Duration = Duration::from_secs(29);
 
@@ -134,8 +140,14 @@ impl World {
 
     fn function(&self, name: &str) -> Function {
         let secrets = [VMRAY_KEY, NEXT_VMRAY_KEY, CALLER_KEY, OTHER_CALLER_KEY, SUBMITTER];
-        Function::new(Program::Submit, name, &self.settings, &secrets)
+        Function::new(Program::Submit, name, &self.settings, &secrets).not_printing(&[PATH, QUERY])
     }
+}
+
+/// A URL of this host, with a path and a query that nobody may print.
+#[must_use]
+pub fn url(host: &str) -> String {
+    format!("http://{host}.example/{PATH}?{QUERY}")
 }
 
 /// A request with the caller's key.

@@ -107,7 +107,7 @@ fn action(outcome: &Outcome<'_>) -> Action {
     match (outcome.status, outcome.source) {
         (Status::Refused, _) => Action::Refuse,
         (_, Some(Source::Duplicate)) => Action::Duplicate,
-        (Status::Pending, Some(Source::New)) => Action::Submit,
+        _ if outcome.is_new() => Action::Submit,
         _ => Action::Reuse,
     }
 }

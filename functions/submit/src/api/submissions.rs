@@ -1,5 +1,6 @@
 //! Submitting a collection, asking for it, retrying it.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use chrono::Utc;
@@ -187,55 +188,71 @@ impl Submit {
     ) -> Result<Response, Failure> {
         let until = Instant::now() + parameters::wait(request)?;
         let mut batch = self.known_batch(caller, id).await?;
-        let now = Utc::now();
-        let mut messages = Vec::new();
-        for (number, chunk) in batch.chunks.iter().enumerate() {
-            if self.retry_chunk(&batch, number, chunk).await? {
-                let message = Message::Chunk { batch: batch.id.clone(), chunk: number, attempt: 0 };
-                messages.push(Delayed::now(message));
+        let chunks = self.retriable(&batch).await?;
+        let urls = chunks.iter().map(|(_, urls)| *urls as u64).sum();
+        if urls > 0 {
+            self.count_retried(caller, urls).await?;
+            // Somebody looks after it if this ends before the messages are sent.
+            self.send_guard(&batch.id).await?;
+            for (number, _) in &chunks {
+                self.reopen_chunk(&batch, *number).await?;
             }
-        }
-        if !messages.is_empty() {
-            let again = |state: &mut BatchState| {
-                *state = BatchState { stopped: None, retried_at: Some(now) };
-                true
-            };
-            batch.state = self.ledger.change_state(&batch.id, now, again).await?;
-            tracing::info!(batch = batch.id, chunks = messages.len(), "retried");
-            self.queue.send(messages).await?;
+            batch.state = self.ledger.go_on(&batch.id, Utc::now()).await?;
+            tracing::info!(batch = batch.id, urls, "retried");
+            let message =
+                |(chunk, _)| Delayed::now(Message::Chunk { batch: batch.id.clone(), chunk, attempt: 0 });
+            self.queue.send(chunks.into_iter().map(message).collect()).await?;
             let until = until.min(Instant::now() + deadline.remaining());
             batch.state = self.wait_until_sent(&batch, until).await?;
         }
         Ok(self.answer(&batch, Page::FIRST, deadline).await?.response())
     }
 
-    /// Opens the runs of a chunk again that can be retried; `false`: there are none.
-    async fn retry_chunk(&self, batch: &Batch, number: usize, chunk: &Chunk) -> Result<bool, ServiceError> {
-        let entries = self.ledger.entries(distinct_keys(chunk), Utc::now()).await?;
-        let perspective = Perspective::of(batch, self.rules(), Utc::now());
-        let refresh = batch.refreshes.get(&number);
-        let mut any = false;
-        let mut reopened = Vec::new();
-        for item in &chunk.items {
-            let entry = item.key().and_then(|key| Some((key, entries.get(key)?)));
-            let outcome = perspective.outcome(item, entry.map(|(_, entry)| &entry.value), refresh);
-            if outcome.status.can_be_retried() {
-                any = true;
-                reopened.extend(entry.map(|(key, entry)| self.reopen(batch, key, entry.clone())));
+    /// The chunks with inputs that can be retried, and how many.
+    async fn retriable(&self, batch: &Batch) -> Result<Vec<(usize, usize)>, ServiceError> {
+        let mut chunks = Vec::new();
+        for number in 0..batch.chunks.len() {
+            let (urls, _) = self.retriable_in(batch, number).await?;
+            if urls > 0 {
+                chunks.push((number, urls));
             }
         }
-        let reopened = stream::iter(reopened).buffer_unordered(WRITES_AT_ONCE);
-        reopened.try_collect::<Vec<()>>().await?;
-        Ok(any)
+        Ok(chunks)
+    }
+
+    /// How many inputs of a chunk can be retried, and those of their entries that there are.
+    async fn retriable_in(
+        &self,
+        batch: &Batch,
+        number: usize,
+    ) -> Result<(usize, Vec<(String, Versioned)>), ServiceError> {
+        let chunk = &batch.chunks[number];
+        let mut entries = self.ledger.entries(distinct_keys(chunk), Utc::now()).await?;
+        let perspective = Perspective::of(batch, self.rules(), Utc::now());
+        let refresh = batch.refreshes.get(&number);
+        let mut keys = HashSet::new();
+        for item in &chunk.items {
+            let Some(key) = item.key() else { continue };
+            let entry = entries.get(key).map(|entry| &entry.value);
+            if perspective.outcome(item, entry, refresh).status.can_be_retried() {
+                keys.insert(key);
+            }
+        }
+        let stored = keys.iter().filter_map(|key| entries.remove_entry(*key)).collect();
+        Ok((keys.len(), stored))
+    }
+
+    /// Opens the runs of a chunk again that can be retried.
+    async fn reopen_chunk(&self, batch: &Batch, number: usize) -> Result<(), ServiceError> {
+        let (_, entries) = self.retriable_in(batch, number).await?;
+        let reopened: Vec<_> =
+            entries.iter().map(|(key, stored)| self.reopen(batch, key, stored.clone())).collect();
+        stream::iter(reopened).buffer_unordered(WRITES_AT_ONCE).try_collect::<Vec<()>>().await?;
+        Ok(())
     }
 
     /// Makes the run that a batch follows one that is to be sent.
-    async fn reopen(
-        &self,
-        batch: &Batch,
-        key: &str,
-        mut stored: Versioned<Entry>,
-    ) -> Result<(), ServiceError> {
+    async fn reopen(&self, batch: &Batch, key: &str, mut stored: Versioned) -> Result<(), ServiceError> {
         for _ in 0..RACES {
             let now = Utc::now();
             if !reopen(&mut stored.value, &Perspective::of(batch, self.rules(), now)) {

@@ -34,6 +34,9 @@ pub struct Run {
     pub since: DateTime<Utc>,
     /// POSTs so far.
     pub attempts: u32,
+    /// Of these, POSTs without an answer that VMRay turned out not to have.
+    #[serde(default)]
+    pub lost: u32,
     /// Whether VMRay answered from what it knew already.
     #[serde(default)]
     pub known: bool,
@@ -177,6 +180,7 @@ impl Entry {
             begun_at: now,
             since: now,
             attempts: 0,
+            lost: 0,
             known: false,
             state: State::Queued { reason: None },
         });

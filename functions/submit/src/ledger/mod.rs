@@ -25,11 +25,11 @@ use crate::hash::of_parts;
 use batch::{BatchState, Chunk, Header};
 use entry::Entry;
 
-/// Documents with their version, for compare-and-set.
+/// An entry with its version, for compare-and-set.
 #[derive(Debug, Clone)]
-pub struct Versioned<T> {
+pub struct Versioned {
     /// What is stored.
-    pub value: T,
+    pub value: Entry,
     /// What the next write expects.
     pub expected: Expected,
 }
@@ -79,6 +79,7 @@ pub struct Batch {
 pub struct Ledger {
     store: Arc<dyn Store>,
     retention: Duration,
+    reuse_window: Duration,
 }
 
 impl std::fmt::Debug for Ledger {
@@ -93,8 +94,11 @@ pub fn entry_key(scope: &str, url: &str, analysis: &str) -> String {
     of_parts(&[scope, url, analysis])
 }
 
+/// The place of an entry in its group.
+const ENTRY: &str = "entry";
+
 fn entry_place(key: &str) -> Key {
-    Key::new(format!("url#{key}"), "entry")
+    Key::new(format!("url#{key}"), ENTRY)
 }
 
 fn batch_place(batch: &str, part: &str) -> Key {
@@ -116,8 +120,8 @@ const DOCUMENTS_AT_ONCE: usize = 20;
 impl Ledger {
     /// The documents in `store`, each kept for `retention` after its last change.
     #[must_use]
-    pub fn new(store: Arc<dyn Store>, retention: Duration) -> Self {
-        Self { store, retention }
+    pub fn new(store: Arc<dyn Store>, retention: Duration, reuse_window: Duration) -> Self {
+        Self { store, retention, reuse_window }
     }
 
     /// The store.
@@ -126,7 +130,13 @@ impl Ledger {
         &self.store
     }
 
-    fn ttl(&self, now: DateTime<Utc>) -> i64 {
+    /// For entries: what a batch follows may be as old as the reuse window when the batch is made.
+    fn entry_ttl(&self, now: DateTime<Utc>) -> i64 {
+        now.timestamp().saturating_add_unsigned((self.retention + self.reuse_window).as_secs())
+    }
+
+    /// For batches and calls.
+    fn batch_ttl(&self, now: DateTime<Utc>) -> i64 {
         now.timestamp().saturating_add_unsigned(self.retention.as_secs())
     }
 
@@ -134,9 +144,42 @@ impl Ledger {
         &self,
         place: &Key,
         now: DateTime<Utc>,
-    ) -> Result<Option<Versioned<T>>, StoreError> {
-        let document = self.store.get(place).await?;
-        document.filter(|document| !document.has_expired(now.timestamp())).as_ref().map(versioned).transpose()
+    ) -> Result<Option<T>, StoreError> {
+        Ok(self.slot(place, now).await?.0)
+    }
+
+    /// What is there, and what a write over it must expect: an expired document is none, but is written over.
+    async fn slot<T: DeserializeOwned>(
+        &self,
+        place: &Key,
+        now: DateTime<Utc>,
+    ) -> Result<(Option<T>, Expected), StoreError> {
+        let Some(document) = self.store.get(place).await? else { return Ok((None, Expected::New)) };
+        let expected = Expected::Version(document.version);
+        let value = if document.has_expired(now.timestamp()) { None } else { Some(document.read()?) };
+        Ok((value, expected))
+    }
+
+    /// Changes what is there, again when somebody was faster. `change` gives what shall be there, or why it is left
+    /// alone.
+    async fn update<T: Serialize + DeserializeOwned, E>(
+        &self,
+        place: &Key,
+        now: DateTime<Utc>,
+        change: impl Fn(Option<T>) -> Result<T, E>,
+    ) -> Result<Result<T, E>, StoreError> {
+        loop {
+            let (value, expected) = self.slot(place, now).await?;
+            let changed = match change(value) {
+                Ok(changed) => changed,
+                Err(left_alone) => return Ok(Err(left_alone)),
+            };
+            match self.write(place, &changed, expected, now).await {
+                Ok(_) => return Ok(Ok(changed)),
+                Err(StoreError::Conflict { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     async fn write<T: Serialize>(
@@ -147,7 +190,8 @@ impl Ledger {
         now: DateTime<Utc>,
     ) -> Result<Expected, StoreError> {
         let body = to_body(place, value)?;
-        self.store.put(place, body, Some(self.ttl(now)), expected).await.map(Expected::Version)
+        let ttl = if place.sk == ENTRY { self.entry_ttl(now) } else { self.batch_ttl(now) };
+        self.store.put(place, body, Some(ttl), expected).await.map(Expected::Version)
     }
 
     /// The entries under `keys`, those of which nothing is known left out.
@@ -155,23 +199,18 @@ impl Ledger {
         &self,
         keys: impl IntoIterator<Item = &'a str>,
         now: DateTime<Utc>,
-    ) -> Result<HashMap<String, Versioned<Entry>>, StoreError> {
+    ) -> Result<HashMap<String, Versioned>, StoreError> {
         let places: Vec<_> = keys.into_iter().map(entry_place).collect();
         let documents = self.store.get_many(&places).await?;
         let read = |document: Document| {
             let key = document.key.pk.trim_start_matches("url#").to_owned();
-            let mut entry: Versioned<Entry> = versioned(&document)?;
-            // An expired entry is none, but for whoever writes over it.
-            if document.has_expired(now.timestamp()) {
-                entry.value.runs.clear();
-            }
-            Ok((key, entry))
+            Ok((key, versioned(&document, now)?))
         };
         documents.into_iter().map(read).collect()
     }
 
     /// One entry.
-    pub async fn entry(&self, key: &str, now: DateTime<Utc>) -> Result<Option<Versioned<Entry>>, StoreError> {
+    pub async fn entry(&self, key: &str, now: DateTime<Utc>) -> Result<Option<Versioned>, StoreError> {
         Ok(self.entries([key], now).await?.remove(key))
     }
 
@@ -182,22 +221,11 @@ impl Ledger {
         entry: &Entry,
         expected: Expected,
         now: DateTime<Utc>,
-    ) -> Result<Put<Entry>, StoreError> {
-        self.put(&entry_place(key), entry, expected, now).await
-    }
-
-    async fn put<T: Serialize + DeserializeOwned>(
-        &self,
-        place: &Key,
-        value: &T,
-        expected: Expected,
-        now: DateTime<Utc>,
-    ) -> Result<Put<T>, StoreError> {
-        match self.write(place, value, expected, now).await {
+    ) -> Result<Put, StoreError> {
+        match self.write(&entry_place(key), entry, expected, now).await {
             Ok(expected) => Ok(Put::Written(expected)),
             Err(StoreError::Conflict { current, .. }) => {
-                let current = current.map(|document| versioned(&document)).transpose()?;
-                Ok(Put::Taken(current))
+                Ok(Put::Taken(current.map(|document| versioned(&document, now)).transpose()?))
             }
             Err(error) => Err(error),
         }
@@ -205,7 +233,7 @@ impl Ledger {
 
     /// A batch's header; `None`: no such batch, or not any more.
     pub async fn header(&self, batch: &str, now: DateTime<Utc>) -> Result<Option<Header>, StoreError> {
-        Ok(self.read(&batch_place(batch, "header"), now).await?.map(|header| header.value))
+        self.read(&batch_place(batch, "header"), now).await
     }
 
     /// A batch's header, one of its chunks, and its state: what a worker needs.
@@ -264,7 +292,7 @@ impl Ledger {
         chunks: &[Chunk],
         now: DateTime<Utc>,
     ) -> Result<(), StoreError> {
-        let new = |key: Key, body| NewDocument { key, body, ttl: Some(self.ttl(now)) };
+        let new = |key: Key, body| NewDocument { key, body, ttl: Some(self.batch_ttl(now)) };
         for (group, some) in chunks.chunks(DOCUMENTS_AT_ONCE).enumerate() {
             let mut documents = Vec::with_capacity(some.len());
             for (place, chunk) in some.iter().enumerate() {
@@ -282,30 +310,34 @@ impl Ledger {
 
     /// What has happened to a batch since it was accepted.
     pub async fn state(&self, batch: &str, now: DateTime<Utc>) -> Result<BatchState, StoreError> {
-        let state = self.read::<BatchState>(&batch_place(batch, "state"), now).await?;
-        Ok(state.map(|state| state.value).unwrap_or_default())
+        Ok(self.read(&batch_place(batch, "state"), now).await?.unwrap_or_default())
     }
 
-    /// Changes a batch's state; `change` says `false` when there is nothing to change.
-    pub async fn change_state(
+    /// Stops a batch; the first reason stays.
+    pub async fn stop(
         &self,
         batch: &str,
+        reason: &str,
         now: DateTime<Utc>,
-        change: impl Fn(&mut BatchState) -> bool,
     ) -> Result<BatchState, StoreError> {
         let place = batch_place(batch, "state");
-        let mut current = self.read::<BatchState>(&place, now).await?;
-        loop {
-            let mut state = current.as_ref().map(|current| current.value.clone()).unwrap_or_default();
-            if !change(&mut state) {
-                return Ok(state);
+        let stopped = self.update(&place, now, |state: Option<BatchState>| {
+            let mut state = state.unwrap_or_default();
+            if state.stopped.is_some() {
+                return Err(state);
             }
-            let expected = current.as_ref().map_or(Expected::New, |current| current.expected);
-            match self.put(&place, &state, expected, now).await? {
-                Put::Written(_) => return Ok(state),
-                Put::Taken(now_there) => current = now_there,
-            }
-        }
+            state.stopped = Some(reason.to_owned());
+            Ok(state)
+        });
+        Ok(stopped.await?.unwrap_or_else(|state| state))
+    }
+
+    /// Lets a batch go on that was stopped, or has waited for too long.
+    pub async fn go_on(&self, batch: &str, now: DateTime<Utc>) -> Result<BatchState, StoreError> {
+        let state = BatchState { stopped: None, retried_at: Some(now) };
+        let go_on = |_: Option<BatchState>| Ok::<_, std::convert::Infallible>(state.clone());
+        let Ok(state) = self.update(&batch_place(batch, "state"), now, go_on).await?;
+        Ok(state)
     }
 
     /// Takes the turn of asking VMRay for the verdicts of a chunk; `false`: somebody asked less than `pause` ago.
@@ -317,23 +349,19 @@ impl Ledger {
         now: DateTime<Utc>,
     ) -> Result<bool, StoreError> {
         let place = batch_place(batch, &refresh_part(chunk));
-        let last = self.read::<Refresh>(&place, now).await?;
-        if last.as_ref().is_some_and(|last| !entry::is_overdue(last.value.asked_at, pause, now)) {
-            return Ok(false);
-        }
-        let answered_at = last.as_ref().and_then(|last| last.value.answered_at);
-        let expected = last.map_or(Expected::New, |last| last.expected);
-        let turn = Refresh { asked_at: now, answered_at };
-        Ok(matches!(self.put(&place, &turn, expected, now).await?, Put::Written(_)))
+        let turn = self.update(&place, now, |last: Option<Refresh>| match last {
+            Some(last) if !entry::is_overdue(last.asked_at, pause, now) => Err(()),
+            last => Ok(Refresh { asked_at: now, answered_at: last.and_then(|last| last.answered_at) }),
+        });
+        Ok(turn.await?.is_ok())
     }
 
     /// Notes that VMRay has answered for a chunk: from now on a missing verdict is VMRay's, not ours.
     pub async fn end_refresh(&self, batch: &str, chunk: usize, now: DateTime<Utc>) -> Result<(), StoreError> {
-        let place = batch_place(batch, &refresh_part(chunk));
-        let Some(turn) = self.read::<Refresh>(&place, now).await? else { return Ok(()) };
-        let answered = Refresh { answered_at: Some(now), ..turn.value };
-        // Somebody else's turn has begun: they will say it.
-        self.put(&place, &answered, turn.expected, now).await.map(|_| ())
+        let answered =
+            |turn: Option<Refresh>| turn.map(|turn| Refresh { answered_at: Some(now), ..turn }).ok_or(());
+        // Without a turn the batch has expired meanwhile.
+        self.update(&batch_place(batch, &refresh_part(chunk)), now, answered).await.map(|_| ())
     }
 
     /// Which batch a call has made, and what a write over it must expect.
@@ -343,17 +371,10 @@ impl Ledger {
         call: &str,
         now: DateTime<Utc>,
     ) -> Result<(Option<CallRecord>, Expected), StoreError> {
-        // One look for both: what comes after it is a conflict, and never written over.
-        let Some(document) = self.store.get(&call_place(caller, call)).await? else {
-            return Ok((None, Expected::New));
-        };
-        let record: Versioned<CallRecord> = versioned(&document)?;
-        // An expired record is none, but for whoever writes over it.
-        let valid = !document.has_expired(now.timestamp());
-        Ok((valid.then_some(record.value), record.expected))
+        self.slot(&call_place(caller, call), now).await
     }
 
-    /// Records which batch a call makes, if nobody has since.
+    /// Records which batch a call makes; `None`: somebody has since.
     pub async fn put_call(
         &self,
         caller: &str,
@@ -361,14 +382,27 @@ impl Ledger {
         record: &CallRecord,
         expected: Expected,
         now: DateTime<Utc>,
-    ) -> Result<Put<CallRecord>, StoreError> {
-        self.put(&call_place(caller, call), record, expected, now).await
+    ) -> Result<Option<Expected>, StoreError> {
+        match self.write(&call_place(caller, call), record, expected, now).await {
+            Ok(expected) => Ok(Some(expected)),
+            Err(StoreError::Conflict { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Forgets a call that was not accepted after all, unless somebody has changed the record since.
+    pub async fn forget_call(&self, caller: &str, call: &str, expected: Expected) -> Result<(), StoreError> {
+        let Expected::Version(version) = expected else { return Ok(()) };
+        match self.store.delete(&call_place(caller, call), version).await {
+            Err(StoreError::Conflict { .. }) => Ok(()),
+            done => done,
+        }
     }
 
     /// How many URLs of a caller were sent today.
     pub async fn day_count(&self, caller: &str, now: DateTime<Utc>) -> Result<u64, StoreError> {
         let count = self.read::<DayCount>(&day_place(caller, now), now).await?;
-        Ok(count.map_or(0, |count| count.value.urls))
+        Ok(count.map_or(0, |count| count.urls))
     }
 
     /// Counts `urls` more for today; `Err(used)`: that would be more than `most`.
@@ -380,28 +414,22 @@ impl Ledger {
         now: DateTime<Utc>,
     ) -> Result<Result<(), u64>, StoreError> {
         let place = day_place(caller, now);
-        let mut current = self.read::<DayCount>(&place, now).await?;
-        loop {
-            let used = current.as_ref().map_or(0, |current| current.value.urls);
-            if used.saturating_add(urls) > most {
-                return Ok(Err(used));
-            }
-            let expected = current.as_ref().map_or(Expected::New, |current| current.expected);
-            match self.put(&place, &DayCount { urls: used + urls }, expected, now).await? {
-                Put::Written(_) => return Ok(Ok(())),
-                Put::Taken(now_there) => current = now_there,
-            }
-        }
+        let counted = self.update(&place, now, |count: Option<DayCount>| {
+            let used = count.map_or(0, |count| count.urls);
+            let urls = used.saturating_add(urls);
+            if urls > most { Err(used) } else { Ok(DayCount { urls }) }
+        });
+        Ok(counted.await?.map(|_| ()))
     }
 }
 
-/// What became of a write.
+/// What became of a write of an entry.
 #[derive(Debug, Clone)]
-pub enum Put<T> {
+pub enum Put {
     /// It took place; the next one expects this.
     Written(Expected),
     /// Somebody was faster; this is there now.
-    Taken(Option<Versioned<T>>),
+    Taken(Option<Versioned>),
 }
 
 fn call_place(caller: &str, call: &str) -> Key {
@@ -412,8 +440,13 @@ fn day_place(caller: &str, now: DateTime<Utc>) -> Key {
     Key::new(format!("caller#{caller}"), format!("day#{}", now.format("%Y-%m-%d")))
 }
 
-fn versioned<T: DeserializeOwned>(document: &Document) -> Result<Versioned<T>, StoreError> {
-    Ok(Versioned { value: document.read()?, expected: Expected::Version(document.version) })
+/// An expired entry is empty, and is written over.
+fn versioned(document: &Document, now: DateTime<Utc>) -> Result<Versioned, StoreError> {
+    let mut value: Entry = document.read()?;
+    if document.has_expired(now.timestamp()) {
+        value.runs.clear();
+    }
+    Ok(Versioned { value, expected: Expected::Version(document.version) })
 }
 
 /// A batch as far as its documents have been read.

@@ -55,7 +55,7 @@ impl Bridge {
         let (settings, _warnings) = SubmitSettings::read(&lookup, Host::Local).unwrap();
         let store: Arc<dyn Store> = Arc::new(SqliteStore::in_memory().unwrap());
         let queue = Arc::new(LocalQueue::open(Arc::clone(&store)).await.unwrap());
-        let ledger = Ledger::new(Arc::clone(&store), settings.times.retention);
+        let ledger = Ledger::new(Arc::clone(&store), settings.times.retention, settings.times.reuse_window);
         let secrets = Arc::new(Secrets::from_environment(lookup));
         Self { submit: Submit::new(settings, store, queue, secrets), ledger }
     }
