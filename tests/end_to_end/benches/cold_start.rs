@@ -49,7 +49,8 @@ async fn main() {
 }
 
 async fn first_answer(lambda: Lambda, event: &Value) {
-    lambda.invoke(event.clone(), MINUTES).await.answer();
+    let answer = lambda.invoke(event.clone(), MINUTES).await.answer();
+    assert!(answer.is_object(), "{answer}");
 }
 
 fn median(mut times: Vec<Duration>) -> Duration {

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use crate::local::{World, no_secret_in};
 
 /// Only so that a test that hangs ends.
-const SAFETY_NET: Duration = Duration::from_secs(60);
+const SAFETY_NET: Duration = Duration::from_mins(1);
 
 /// Between two looks at a file or at a batch.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -70,7 +70,6 @@ impl Served {
     }
 
     /// A request without a key.
-    #[must_use]
     pub fn request(&self, method: reqwest::Method, target: &str) -> reqwest::RequestBuilder {
         self.http.request(method, format!("http://{}{target}", self.address))
     }
