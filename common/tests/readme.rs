@@ -127,16 +127,10 @@ fn every_command_is_named() {
 
 #[test]
 fn every_link_leads_somewhere() {
-<<<<<<< HEAD
     let docs = fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().file_name());
     let docs = docs.map(|name| (format!("docs/{}", name.to_str().unwrap()), "docs"));
     // `docs/recipes` is a folder of files to import.
     let docs = docs.filter(|(document, _)| Path::new(document).extension().is_some_and(|kind| kind == "md"));
-=======
-    let docs = fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().path());
-    let docs = docs.filter(|path| path.extension().is_some_and(|extension| extension == "md"));
-    let docs = docs.map(|path| (format!("docs/{}", path.file_name().unwrap().to_str().unwrap()), "docs"));
->>>>>>> recipes
     let above = ["README.md", "CHANGELOG.md"].map(|name| (name.to_owned(), ""));
     for (document, folder) in docs.chain(above) {
         let text = read(&document);
