@@ -20,7 +20,7 @@ use crate::ledger::batch::{BatchState, Chunk, Fate, Header, Item, into_chunks};
 use crate::ledger::{Batch, CallRecord, entry_key};
 use crate::queue::{Delayed, Message, QueueError};
 use crate::service::{ServiceError, Submit};
-use crate::url::{Gate, Refusal};
+use crate::url::{Gate, Refusal, holds_secret};
 use crate::view::{Counts, Perspective, Status};
 use crate::worker::distinct_keys;
 
@@ -200,13 +200,10 @@ impl Submit {
         now: DateTime<Utc>,
     ) -> Result<(), AcceptError> {
         let limit = caller.urls_per_day(&self.settings.limits);
-        let counted = match count {
-            Count::First if urls > 0 => self.ledger.count_urls(&caller.name, urls, limit, now).await?,
-            _ => {
-                let used = self.ledger.day_count(&caller.name, now).await?;
-                if urls > 0 && used.saturating_add(urls) > limit { Err(used) } else { Ok(()) }
-            }
-        };
+        if count == Count::Again || urls == 0 {
+            return Ok(());
+        }
+        let counted = self.ledger.count_urls(&caller.name, urls, limit, now).await?;
         counted.map_err(|used| AcceptError::DayLimit { limit, used, wanted: urls })
     }
 
@@ -307,8 +304,8 @@ fn gated(gate: &Gate, input: Input) -> Item {
             let shown = Some(text.chars().take(ECHO_CHARS).collect());
             let fate = Fate::Refuse { code: refusal.code().to_owned() };
             // Whoever reads the store later must not be able to use the token.
-            let (input_text, unstored_input) =
-                if refusal == Refusal::SensitiveToken { (None, shown) } else { (shown, None) };
+            let is_secret = refusal == Refusal::SensitiveToken || holds_secret(&text);
+            let (input_text, unstored_input) = if is_secret { (None, shown) } else { (shown, None) };
             Item { id: input.id, input: input_text, unstored_input, fate }
         }
     }

@@ -12,6 +12,9 @@ use crate::ledger::entry::{FailureCode, State};
 /// The name under which our token stands in a submission's metadata.
 const TOKEN: &str = "vmray_bridge";
 
+/// A longer URL is looked for as it was sent only.
+const LONGEST_SPELLED: usize = 1000;
+
 /// Clocks of on-prem servers differ from ours.
 const CLOCKS_DIFFER: TimeDelta = TimeDelta::hours(1);
 
@@ -53,15 +56,26 @@ pub(crate) async fn submission_of(
     url: &str,
     sent_at: DateTime<Utc>,
 ) -> Result<Option<Submission>, VmrayError> {
-    let rows = vmray.submissions_with_metadata(&metadata(token)).await?;
+    let by_metadata = vmray.submissions_with_metadata(&metadata(token)).await?;
+    let was_answered = by_metadata.is_some();
     // A server that does not know the filter may have answered with everything.
-    if let Some(found) = rows.into_iter().find(|row| has_token(row, token)) {
+    if let Some(found) = by_metadata.into_iter().flatten().find(|row| has_token(row, token)) {
         return Ok(Some(found.submission));
     }
     let spellings = spellings(url);
     let spellings: Vec<_> = spellings.iter().map(String::as_str).collect();
-    let rows = vmray.submissions_of_urls(&spellings).await?;
-    let found = rows.into_iter().find(|row| has_token(row, token) || may_be_ours(row, sent_at));
+    let Some(by_url) = vmray.submissions_of_urls(&spellings).await? else {
+        if was_answered {
+            return Ok(None);
+        }
+        // Neither question was understood: nothing is known, which is not that nothing is there.
+        return Err(VmrayError::Unavailable {
+            what: "a submission whose outcome is not known".to_owned(),
+            reason: "the server takes neither of both ways to look for it".to_owned(),
+            retry_after: None,
+        });
+    };
+    let found = by_url.into_iter().find(|row| has_token(row, token) || may_be_ours(row, sent_at));
     Ok(found.map(|found| found.submission))
 }
 
@@ -84,6 +98,10 @@ fn may_be_ours(row: &Found, sent_at: DateTime<Utc>) -> bool {
 /// How VMRay may spell a URL that we send: with and without the slash of an empty path, with and without the scheme.
 fn spellings(url: &str) -> Vec<String> {
     let mut spellings = vec![url.to_owned()];
+    // The query that asks for all of them would be longer than servers take.
+    if url.len() > LONGEST_SPELLED {
+        return spellings;
+    }
     spellings.extend(without_slash(url));
     if let Some((_, rest)) = url.split_once("://") {
         spellings.push(rest.to_owned());

@@ -62,11 +62,11 @@ impl QuotaCache {
 
 impl Submit {
     /// The quota, at most a minute old; `None`: VMRay does not say.
-    pub(crate) async fn quota(&self) -> Option<Quota> {
+    pub(crate) async fn quota(&self, deadline: Deadline) -> Option<Quota> {
         if let Some(asked) = self.quota.fresh() {
             return asked.quota;
         }
-        let quota = self.ask_for_quota().await;
+        let quota = self.ask_for_quota(deadline).await;
         self.quota.set(quota);
         quota
     }
@@ -77,8 +77,8 @@ impl Submit {
         self.quota.fresh()?.quota?.remaining
     }
 
-    async fn ask_for_quota(&self) -> Option<Quota> {
-        let deadline = Deadline::at(Instant::now() + PATIENCE);
+    async fn ask_for_quota(&self, deadline: Deadline) -> Option<Quota> {
+        let deadline = Deadline::at(Instant::now() + PATIENCE.min(deadline.remaining()));
         let vmray = self.vmray(PATIENCE, deadline).await.ok()?;
         match deadline.bound(vmray.quota()).await? {
             Ok(quota) => Some(quota.into()),

@@ -18,6 +18,9 @@ use crate::service::{ServiceError, Submit};
 /// Numbers that one list call may span: no server cuts a list of so few rows.
 const SPAN: u64 = 900;
 
+/// Lists asked for at the same time.
+const SPANS_AT_ONCE: usize = 8;
+
 /// Entries written at the same time.
 const WRITES_AT_ONCE: usize = 16;
 
@@ -47,13 +50,7 @@ impl Submit {
             return Ok(false);
         }
         let vmray = self.vmray(self.settings.vmray.timeout, deadline).await?;
-        let rows = match rows(&vmray, waiting.keys().copied().collect()).await {
-            Ok(rows) => rows,
-            Err(error) => {
-                tracing::warn!(batch, chunk, %error, "no news from VMRay");
-                return Ok(false);
-            }
-        };
+        let (rows, complete) = rows(&vmray, waiting.keys().copied().collect()).await;
         let mut records = Vec::new();
         for (id, row) in &rows {
             for key in waiting.get(id).into_iter().flatten() {
@@ -64,8 +61,12 @@ impl Submit {
         }
         let recorded = stream::iter(records).buffer_unordered(WRITES_AT_ONCE).try_collect::<Vec<_>>().await?;
         entries.extend(recorded);
-        self.ledger.end_refresh(batch, chunk, Utc::now()).await?;
-        Ok(true)
+        if complete {
+            self.ledger.end_refresh(batch, chunk, Utc::now()).await?;
+        } else {
+            tracing::warn!(batch, chunk, "VMRay did not answer for all submissions");
+        }
+        Ok(complete)
     }
 
     /// Writes what VMRay says of a submission; `None`: it does not have it any more. Gives the entry as it then is.
@@ -133,39 +134,56 @@ fn unfinished(entries: &Entries, follower: Follower<'_>) -> HashMap<SubmissionId
     waiting
 }
 
-/// What VMRay says of each submission; `None`: it is gone.
+/// What VMRay says of each submission (`None`: it is gone), and whether it has answered for all.
 async fn rows(
     vmray: &VmrayClient,
     mut ids: Vec<SubmissionId>,
-) -> Result<HashMap<SubmissionId, Option<Submission>>, VmrayError> {
+) -> (HashMap<SubmissionId, Option<Submission>>, bool) {
     ids.sort_unstable();
-    let mut rows = HashMap::with_capacity(ids.len());
-    for span in spans(&ids) {
-        if let [id] = span {
-            rows.insert(*id, one(vmray, *id).await?);
-            continue;
-        }
-        let (first, last) = (span[0], span[span.len() - 1]);
-        let listed = vmray.submissions_between(first, last).await?;
-        let mut listed: HashMap<_, _> = listed.rows.into_iter().map(|row| (row.id, row)).collect();
-        for id in span {
-            let row = match listed.remove(id) {
-                Some(row) => Some(row),
-                // Missing in a list is no proof: it may be cut.
-                None => one(vmray, *id).await?,
-            };
-            rows.insert(*id, row);
-        }
-    }
-    Ok(rows)
+    let asked: Vec<_> = spans(&ids).into_iter().map(|span| rows_of_span(vmray, span)).collect();
+    let answers: Vec<_> = stream::iter(asked).buffer_unordered(SPANS_AT_ONCE).collect().await;
+    let complete = answers.iter().all(|(_, complete)| *complete);
+    (answers.into_iter().flat_map(|(rows, _)| rows).collect(), complete)
 }
 
-async fn one(vmray: &VmrayClient, id: SubmissionId) -> Result<Option<Submission>, VmrayError> {
-    match vmray.submission(id).await {
-        Ok(row) => Ok(Some(row)),
-        Err(VmrayError::NotFound { .. }) => Ok(None),
-        Err(error) => Err(error),
+type Rows = Vec<(SubmissionId, Option<Submission>)>;
+
+async fn rows_of_span(vmray: &VmrayClient, span: &[SubmissionId]) -> (Rows, bool) {
+    let mut listed = HashMap::new();
+    if let [first, .., last] = span {
+        match vmray.submissions_between(*first, *last).await {
+            Ok(listing) => listed.extend(listing.rows.into_iter().map(|row| (row.id, row))),
+            Err(error) => {
+                tracing::warn!(%error, "no news from VMRay");
+                return (Vec::new(), false);
+            }
+        }
     }
+    let mut rows = Vec::with_capacity(span.len());
+    let mut complete = true;
+    for id in span {
+        // Missing in a list is no proof: it may be cut.
+        match listed.remove(id) {
+            Some(row) => rows.push((*id, Some(row))),
+            None => match vmray.submission(*id).await {
+                Ok(row) => rows.push((*id, Some(row))),
+                Err(VmrayError::NotFound { .. }) => rows.push((*id, None)),
+                // That one is not shown to this key, or cannot be read: no reason to know nothing of the others.
+                Err(
+                    error @ (VmrayError::Forbidden { .. }
+                    | VmrayError::Malformed { .. }
+                    | VmrayError::Rejected { .. }
+                    | VmrayError::TooLarge { .. }),
+                ) => tracing::warn!(%error, "no news of one submission"),
+                Err(error) => {
+                    tracing::warn!(%error, "no news from VMRay");
+                    complete = false;
+                    break;
+                }
+            },
+        }
+    }
+    (rows, complete)
 }
 
 /// Cuts ascending numbers into stretches that one list call can answer.

@@ -205,8 +205,6 @@ pub struct Perspective<'a> {
     pub follower: Follower<'a>,
     /// What has happened to it.
     pub state: &'a BatchState,
-    /// How long a verdict may take.
-    pub verdict_timeout: Duration,
     /// The time.
     pub now: DateTime<Utc>,
 }
@@ -235,8 +233,9 @@ impl<'a> Perspective<'a> {
             created_at: header.created_at,
             force: header.options.force,
             reuse_window: rules.reuse_window,
+            verdict_timeout: rules.verdict_timeout,
         };
-        Self { follower, state, verdict_timeout: rules.verdict_timeout, now }
+        Self { follower, state, now }
     }
 
     /// Of a whole batch.
@@ -308,9 +307,7 @@ impl<'a> Perspective<'a> {
                 Outcome { source: told.source, ..unsent }
             }
             State::Claimed { until } if *until > self.now => told,
-            State::Claimed { .. } | State::Unconfirmed { .. }
-                if run.is_overdue(self.verdict_timeout, self.now) =>
-            {
+            State::Claimed { .. } | State::Unconfirmed { .. } if self.is_overdue(run.since, self.now) => {
                 timed_out(told)
             }
             State::Claimed { .. } => Outcome { status: Status::Unconfirmed, ..told },
@@ -359,12 +356,17 @@ impl<'a> Perspective<'a> {
                 ..told
             };
         }
-        if is_overdue(since, self.verdict_timeout, self.now) { timed_out(told) } else { told }
+        if self.is_overdue(since, self.now) { timed_out(told) } else { told }
     }
 
     fn is_late(&self, run: &Run, refresh: Option<&Refresh>) -> bool {
         let asked = refresh.and_then(|refresh| refresh.answered_at);
-        asked.is_some_and(|asked| run.is_overdue(self.verdict_timeout, asked))
+        asked.is_some_and(|asked| self.is_overdue(run.since, asked))
+    }
+
+    /// Whether what has been waited for since `since` is late: this batch has not waited before it was there.
+    fn is_overdue(&self, since: DateTime<Utc>, now: DateTime<Utc>) -> bool {
+        is_overdue(since.max(self.follower.created_at), self.follower.verdict_timeout, now)
     }
 }
 

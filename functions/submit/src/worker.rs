@@ -13,8 +13,8 @@ use common::http::Deadline;
 use common::mapping::SubmissionFacts;
 use common::store::{Expected, StoreError};
 use common::telemetry::url_for_log;
-use common::vmray::client::{SubmitError, SubmitParameters, VmrayClient, VmrayError};
-use futures::{StreamExt, TryStreamExt, stream};
+use common::vmray::client::{Accepted, SubmitError, SubmitParameters, VmrayClient, VmrayError};
+use futures::{StreamExt, stream};
 use tokio::time::Instant;
 
 use crate::ledger::batch::{BatchState, Chunk, Fate, Header};
@@ -27,6 +27,9 @@ use crate::view::{Perspective, Status};
 
 /// What a claim lasts beyond the longest POST: the time in which the POST must begin.
 const CLAIM_MARGIN: Duration = Duration::from_secs(5);
+
+/// What is kept of an invocation for the ledger and the queue.
+const TIME_TO_RECORD: Duration = Duration::from_secs(4);
 
 /// Failures in a row after which VMRay counts as down.
 const DOWN_AFTER: u32 = 3;
@@ -148,8 +151,11 @@ impl Submit {
         };
         self.drop_stale_connections();
         let timeout = self.times().submit_timeout;
+        // What VMRay said must be written down, and the rest queued, whatever it takes until the end.
+        let remaining = deadline.remaining();
+        let budget = remaining.saturating_sub(TIME_TO_RECORD.min(remaining / 4));
+        let deadline = Deadline::at(Instant::now() + budget);
         // A POST that has begun must be able to end. A shorter invocation than that can still try.
-        let budget = deadline.remaining();
         let pass = Pass {
             submit: self,
             vmray: self.vmray(timeout, deadline).await?,
@@ -234,7 +240,10 @@ impl Pass<'_> {
             })
             .collect();
         // Twice as many as are sent: some are being written down meanwhile.
-        stream::iter(work).buffer_unordered(self.submit.settings.concurrency * 2).try_collect().await
+        let ended: Vec<_> =
+            stream::iter(work).buffer_unordered(self.submit.settings.concurrency * 2).collect().await;
+        // A failure of one is told when the others have written down what VMRay said.
+        ended.into_iter().collect()
     }
 
     fn shared(&self) -> MutexGuard<'_, Shared> {
@@ -333,6 +342,20 @@ impl Pass<'_> {
         (missing_at + delta(times.lookup_pause)).max(sent_at + delta(settle))
     }
 
+    /// Ends what would only meet the same answer.
+    fn warn_others(&self, result: &Result<Accepted, SubmitError>) {
+        match result {
+            Err(SubmitError::QuotaExceeded { message }) => {
+                self.shared().state.stopped.get_or_insert_with(|| message.clone());
+            }
+            Err(SubmitError::Unauthorized { .. } | SubmitError::Keys(_)) => self.stop_using_vmray(),
+            Err(SubmitError::NotSent { retry_after: Some(pause), .. }) if *pause > LONGEST_WAIT => {
+                self.stop_using_vmray();
+            }
+            _ => {}
+        }
+    }
+
     /// Why nothing may be sent now.
     fn must_leave(&self) -> Option<Left> {
         if self.is_down() {
@@ -383,9 +406,11 @@ impl Pass<'_> {
         let options = self.header.options.form();
         let parameters = SubmitParameters { url: job.url, metadata: &metadata, options: &options };
         let result = turn.submit(parameters, begin_before).await;
-        let left = self.answered(job, &mut entry, place, now, result).await?;
-        // The others must know what VMRay said, but need not wait until it is written down.
+        // The others must know what VMRay said, but need not wait until it is understood and written down; and a look at
+        // what VMRay knows needs a place of its own.
+        self.warn_others(&result);
         drop((turn, sending));
+        let left = self.answered(job, &mut entry, place, result).await?;
         self.record(job, entry, place, expected, left).await
     }
 
@@ -395,8 +420,7 @@ impl Pass<'_> {
         job: &Job<'_>,
         entry: &mut Entry,
         place: usize,
-        sent_at: DateTime<Utc>,
-        result: Result<common::vmray::client::Accepted, SubmitError>,
+        result: Result<Accepted, SubmitError>,
     ) -> Result<Option<Left>, StoreError> {
         let url = url_for_log(job.url);
         let run = &mut entry.runs[place];
@@ -416,7 +440,7 @@ impl Pass<'_> {
             }
             Err(SubmitError::NoJobs { message }) => {
                 self.answers();
-                run.state = self.state_without_jobs(job.url, message, sent_at, at).await;
+                run.state = self.state_without_jobs(job.url, message, at).await;
                 run.known = true;
                 self.count(|work| work.known += 1);
                 Ok(None)
@@ -448,7 +472,7 @@ impl Pass<'_> {
             }
             Err(SubmitError::Ambiguous { reason }) => {
                 self.failed();
-                run.state = State::Unconfirmed { sent_at, missing_at: None, reason };
+                run.state = State::Unconfirmed { sent_at: at, missing_at: None, reason };
                 self.count(|work| work.unconfirmed += 1);
                 // Looked for at once: a 502 often comes from a gateway whose server has stored it.
                 Ok(None)
@@ -474,20 +498,14 @@ impl Pass<'_> {
     }
 
     /// VMRay knows the URL and made no jobs: its sample answers, if it can be found.
-    async fn state_without_jobs(
-        &self,
-        url: &str,
-        message: String,
-        sent_at: DateTime<Utc>,
-        at: DateTime<Utc>,
-    ) -> State {
+    async fn state_without_jobs(&self, url: &str, message: String, at: DateTime<Utc>) -> State {
         match known_sample(&self.vmray, url, at).await {
             Ok(Some(state)) => state,
             Ok(None) => State::Failed { facts: None, code: FailureCode::NoJobs, detail: message, at },
             // Not stored, so nothing is lost by asking again.
             Err(error) => {
                 self.failed();
-                State::Unconfirmed { sent_at, missing_at: None, reason: format!("{message}; {error}") }
+                State::Unconfirmed { sent_at: at, missing_at: None, reason: format!("{message}; {error}") }
             }
         }
     }
@@ -522,7 +540,8 @@ impl Pass<'_> {
                 // Our claim ran out and somebody looked after the run, or began another one beside it.
                 Put::Taken(Some(stored)) => {
                     let theirs = stored.value.runs.iter().position(|theirs| theirs.token == run.token);
-                    let Some(theirs) = theirs else { return Ok(Next::Look(Some(stored))) };
+                    // So many runs have begun since that this one is forgotten.
+                    let Some(theirs) = theirs else { return Ok(Next::Leave(Left::Nothing)) };
                     if stored.value.runs[theirs].facts().is_some() {
                         return Ok(Next::Look(Some(stored)));
                     }
@@ -544,12 +563,12 @@ impl Pass<'_> {
         expected: Expected,
     ) -> Result<Next, StoreError> {
         let now = Utc::now();
-        let lasts = delta(self.submit.times().submit_timeout + CLAIM_MARGIN);
         let run = &mut entry.runs[place];
         let (sent_at, missing_at, reason) = match &run.state {
             State::Unconfirmed { sent_at, missing_at, reason } => (*sent_at, *missing_at, reason.clone()),
             State::Claimed { until } => {
-                (*until - lasts, None, "its worker ended before it could record the answer".to_owned())
+                // Its POST may have lasted as long as the claim.
+                (*until, None, "its worker ended before it could record the answer".to_owned())
             }
             _ => return Ok(Next::Leave(Left::Nothing)),
         };

@@ -12,7 +12,7 @@ use simulators::estate::Estate;
 use simulators::faults::Fault;
 use simulators::opencti::OpenctiOptions;
 use simulators::vmray::VmrayOptions;
-use simulators::vmray::submit::SubmitOptions;
+use simulators::vmray::submit::{SubmitAction, SubmitOptions, SubmitRule};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// A world whose VMRay takes this long for a submission, and whose product waits for nothing.
@@ -129,6 +129,18 @@ async fn a_repeat_of_what_is_known_asks_vmray_for_nothing_new() {
     assert_ne!(batch(&first), batch(&second));
     assert!(second["results"].as_array().unwrap().iter().all(|row| row["source"] == "reused"));
     assert_eq!(world.vmray.submits().len(), 20);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn urls_that_vmray_makes_no_jobs_for_do_not_wait_for_each_other() {
+    let mut world = world(Duration::ZERO).await;
+    world.set("SUBMIT_CONCURRENCY", "2");
+    world.vmray.on_submit(SubmitRule::all(SubmitAction::NoJobs));
+    let served = world.serve().await;
+    let (_, answer) = served.submit("/v1/submissions?wait=0", &json!({ "urls": urls(20) })).await;
+    let done = served.until(&batch(&answer), |answer| answer["done"] == true).await;
+    assert_eq!(done["counts"]["failed"], 20);
+    assert_eq!(done["results"][0]["error_code"], "no_jobs");
 }
 
 #[tokio::test(flavor = "multi_thread")]

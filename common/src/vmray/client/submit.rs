@@ -150,7 +150,7 @@ impl SubmitTurn<'_> {
         if opened.is_none() || Instant::now() >= begin_before {
             return Err(not_sent("VMRay asked to be left alone for longer than the claim lasts"));
         }
-        let answer = self.client.post(parameters).await?;
+        let answer = self.client.post(parameters, begin_before).await?;
         if answer.status == StatusCode::TOO_MANY_REQUESTS {
             let pause = answer.retry_after.unwrap_or(DEFAULT_PAUSE);
             self.place.throttled(pause);
@@ -175,13 +175,20 @@ impl VmrayClient {
     }
 
     /// One POST. A refused key was refused before anything was stored, so one that has been exchanged since is tried.
-    async fn post(&self, parameters: SubmitParameters<'_>) -> Result<Answer, SubmitError> {
+    async fn post(
+        &self,
+        parameters: SubmitParameters<'_>,
+        begin_before: Instant,
+    ) -> Result<Answer, SubmitError> {
         let keys = self.key.keys();
         let answer = self.post_with(&keys, parameters).await?;
         if answer.status != StatusCode::UNAUTHORIZED {
             return Ok(answer);
         }
         if self.key.replaced(&keys).await.map_err(keys_missing)? {
+            if Instant::now() >= begin_before {
+                return Err(not_sent("the key was exchanged; the claim does not last for another try"));
+            }
             let answer = self.post_with(&self.key.keys(), parameters).await?;
             if answer.status != StatusCode::UNAUTHORIZED {
                 return Ok(answer);
@@ -217,14 +224,14 @@ impl VmrayClient {
         Ok(answer)
     }
 
-    /// The submissions with exactly this metadata. Empty where the server cannot filter by it.
-    pub async fn submissions_with_metadata(&self, metadata: &str) -> Result<Vec<Found>, VmrayError> {
+    /// The submissions with exactly this metadata; `None`: the server does not know the question.
+    pub async fn submissions_with_metadata(&self, metadata: &str) -> Result<Option<Vec<Found>>, VmrayError> {
         let path = format!("submission?submission_submission_metadata={}", encoded(metadata));
         self.found(&path, "the submissions of one metadata").await
     }
 
-    /// The submissions of any of these URLs, at most 10. Empty where the server knows no search.
-    pub async fn submissions_of_urls(&self, urls: &[&str]) -> Result<Vec<Found>, VmrayError> {
+    /// The submissions of any of these URLs, at most 10; `None`: the server knows no search.
+    pub async fn submissions_of_urls(&self, urls: &[&str]) -> Result<Option<Vec<Found>>, VmrayError> {
         let terms: Vec<_> =
             urls.iter().map(|url| format!("url == \"{}\"", url.replace('"', "%22"))).collect();
         let path = format!("submission/search?query={}", encoded(&terms.join(" or ")));
@@ -233,19 +240,16 @@ impl VmrayClient {
 
     /// The submissions of a sample.
     pub async fn submissions_of_sample(&self, id: SampleId) -> Result<Vec<Found>, VmrayError> {
-        self.found(
-            &format!("submission?submission_sample_id={id}"),
-            &format!("the submissions of sample {id}"),
-        )
-        .await
+        let what = format!("the submissions of sample {id}");
+        Ok(self.found(&format!("submission?submission_sample_id={id}"), &what).await?.unwrap_or_default())
     }
 
-    /// A look-up. A server that does not know the question has found nothing.
-    async fn found(&self, path: &str, what: &str) -> Result<Vec<Found>, VmrayError> {
+    /// A look-up. 400 and 404 say that the server does not know the question, which is not that there is nothing.
+    async fn found(&self, path: &str, what: &str) -> Result<Option<Vec<Found>>, VmrayError> {
         let place = self.enter(what).await?;
         match self.whole_list(&place, path, what).await {
-            Ok(listing) => Ok(listing.rows),
-            Err(VmrayError::NotFound { .. } | VmrayError::Rejected { .. }) => Ok(Vec::new()),
+            Ok(listing) => Ok(Some(listing.rows)),
+            Err(VmrayError::NotFound { .. } | VmrayError::Rejected { status: 400, .. }) => Ok(None),
             Err(error) => Err(error),
         }
     }

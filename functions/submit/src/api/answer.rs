@@ -29,6 +29,9 @@ const MOST_RESULT_BYTES: usize = 3_500_000;
 /// How long one request asks VMRay for verdicts; what is not asked for by then is next time.
 const REFRESH_PATIENCE: Duration = Duration::from_secs(6);
 
+/// What is kept of a request for what has to be written after VMRay was asked.
+const TIME_TO_WRITE: Duration = Duration::from_secs(2);
+
 /// When a caller should look again: soon while something is still to be sent, later while VMRay works.
 const LOOK_AGAIN_SOON: u64 = 5;
 const LOOK_AGAIN_LATER: u64 = 15;
@@ -139,13 +142,12 @@ impl Submit {
         &self,
         batch: &'a Batch,
         page: Page,
-        deadline: Deadline,
+        patience: Deadline,
     ) -> Result<BatchAnswer<'a>, ServiceError> {
-        let patience = Deadline::at(Instant::now() + deadline.remaining().min(REFRESH_PATIENCE));
         let parts: Vec<_> =
             (0..batch.chunks.len()).map(|chunk| self.part(batch, chunk, page, patience)).collect();
         let parts = async { stream::iter(parts).buffered(CHUNKS_AT_ONCE).try_collect::<Vec<_>>().await };
-        let (parts, quota) = tokio::join!(parts, self.quota());
+        let (parts, quota) = tokio::join!(parts, self.quota(patience));
         let mut counts = Counts::default();
         let mut rows = Vec::new();
         for part in parts? {
@@ -205,6 +207,12 @@ impl Submit {
         }
         Ok(part)
     }
+}
+
+/// How long VMRay is asked for one request: its outage is no reason not to answer.
+pub(crate) fn patience(deadline: Deadline) -> Deadline {
+    let remaining = deadline.remaining().saturating_sub(TIME_TO_WRITE);
+    Deadline::at(Instant::now() + remaining.min(REFRESH_PATIENCE))
 }
 
 /// The results as one JSON list, as many as fit, and where the next page begins.

@@ -1,10 +1,11 @@
 //! What a call would do, without doing it.
 
 use chrono::Utc;
+use common::http::Deadline;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::answer::{Page, ResultRow, joined};
+use super::answer::{Page, ResultRow, joined, patience};
 use super::callers::Caller;
 use super::http::{Request, Response};
 use super::{Failure, parameters};
@@ -68,7 +69,9 @@ impl Submit {
         request: &Request,
         keyed: &Keyed,
         caller: &Caller,
+        deadline: Deadline,
     ) -> Result<Response, Failure> {
+        let patience = patience(deadline);
         parameters::wait(request)?;
         let (body, options) = self.read_call(request, caller)?;
         let items = self.items(&keyed.gate, caller, body.inputs, &options);
@@ -90,7 +93,7 @@ impl Submit {
                 counts.add(action);
             }
         }
-        let (quota, used) = tokio::join!(self.quota(), self.ledger.day_count(&caller.name, now));
+        let (quota, used) = tokio::join!(self.quota(patience), self.ledger.day_count(&caller.name, now));
         let (limit, used) = (caller.urls_per_day(&self.settings.limits), used?);
         let today = Today { limit, used, remaining: limit.saturating_sub(used) };
         let to_send = counts.submit as u64;

@@ -198,7 +198,7 @@ impl Submit {
                 Route::Submissions => self.get_submissions(request, &caller, deadline).await,
                 Route::Batch(batch) => self.get_submission(request, &caller, batch, deadline).await,
                 Route::Retry(batch) => self.retry(request, &caller, batch, deadline).await,
-                Route::Check => self.check(request, &keyed, &caller).await,
+                Route::Check => self.check(request, &keyed, &caller, deadline).await,
                 Route::Health | Route::Openapi => Err(Problem::unavailable().into()),
             }
         };

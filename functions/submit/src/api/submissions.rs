@@ -10,7 +10,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
-use super::answer::{BatchAnswer, Page, look_again};
+use super::answer::{BatchAnswer, Page, look_again, patience};
 use super::body::{self, Body, Limits};
 use super::callers::Caller;
 use super::http::{Request, Response};
@@ -30,6 +30,9 @@ use crate::worker::distinct_keys;
 /// Between two looks at the ledger while an answer waits: short at first, since a few URLs are sent in no time.
 const FIRST_LOOK: Duration = Duration::from_millis(20);
 const LONGEST_LOOK: Duration = Duration::from_millis(250);
+
+/// What is kept of a request for its answer.
+const TIME_TO_ANSWER: Duration = Duration::from_secs(3);
 
 /// Entries changed at the same time by a retry.
 const WRITES_AT_ONCE: usize = 8;
@@ -84,9 +87,9 @@ impl Submit {
         let Body { inputs, options: given_options } = body;
         let call = Call { inputs, options, given_options, idempotency_key };
         let mut batch = self.accept(&keyed.gate, caller, call).await?;
-        let until = until.min(Instant::now() + deadline.remaining());
+        let until = until.min(Instant::now() + deadline.remaining().saturating_sub(TIME_TO_ANSWER));
         batch.state = self.wait_until_sent(&batch, until).await?;
-        Ok(self.answer(&batch, Page::FIRST, deadline).await?.response())
+        Ok(self.answer(&batch, Page::FIRST, patience(deadline)).await?.response())
     }
 
     /// Waits until nothing of a batch is left to send, or until `until`. Gives the batch's state as it is then.
@@ -146,7 +149,7 @@ impl Submit {
     ) -> Result<Response, Failure> {
         let selection = parameters::selection(request, false)?;
         let batch = self.known_batch(caller, id).await?;
-        Ok(self.answer(&batch, selection.page, deadline).await?.response())
+        Ok(self.answer(&batch, selection.page, patience(deadline)).await?.response())
     }
 
     pub(super) async fn get_submissions(
@@ -169,9 +172,10 @@ impl Submit {
         }
         // Together they fit into one answer as one batch does: the later ones get what the first leave.
         let mut page = selection.page;
+        let patience = patience(deadline);
         let mut answers = Vec::with_capacity(batches.len());
         for batch in &batches {
-            let answer = self.answer(batch, page, deadline).await?;
+            let answer = self.answer(batch, page, patience).await?;
             page = page.after(&answer);
             answers.push(answer);
         }
@@ -202,10 +206,10 @@ impl Submit {
             let message =
                 |(chunk, _)| Delayed::now(Message::Chunk { batch: batch.id.clone(), chunk, attempt: 0 });
             self.queue.send(chunks.into_iter().map(message).collect()).await?;
-            let until = until.min(Instant::now() + deadline.remaining());
+            let until = until.min(Instant::now() + deadline.remaining().saturating_sub(TIME_TO_ANSWER));
             batch.state = self.wait_until_sent(&batch, until).await?;
         }
-        Ok(self.answer(&batch, Page::FIRST, deadline).await?.response())
+        Ok(self.answer(&batch, Page::FIRST, patience(deadline)).await?.response())
     }
 
     /// The chunks with inputs that can be retried, and how many.
@@ -260,12 +264,28 @@ impl Submit {
             }
             let expected: Expected = stored.expected;
             match self.ledger.put_entry(key, &stored.value, expected, now).await? {
-                Put::Taken(Some(current)) => stored = current,
-                Put::Written(_) | Put::Taken(None) => return Ok(()),
+                // Another retry was faster, and its URL may be in VMRay by now.
+                Put::Taken(Some(current)) if !was_submitted_since(&stored.value, &current.value) => {
+                    stored = current;
+                }
+                Put::Written(_) | Put::Taken(_) => return Ok(()),
             }
         }
         Ok(())
     }
+}
+
+/// Whether somebody has submitted the URL between two looks.
+fn was_submitted_since(before: &Entry, now: &Entry) -> bool {
+    let submitted = |entry: &Entry| {
+        entry
+            .runs
+            .iter()
+            .filter(|run| matches!(run.state, State::Submitted { .. } | State::Claimed { .. }))
+            .count()
+    };
+    // `before` holds our own change already: the run that was to be opened again counts there as queued.
+    submitted(now) > submitted(before)
 }
 
 /// Opens the run that a batch follows again; `false`: somebody has, or it has ended well.
@@ -275,9 +295,10 @@ fn reopen(entry: &mut Entry, perspective: &Perspective<'_>) -> bool {
     let run = &mut entry.runs[place];
     let now = perspective.now;
     match &run.state {
-        State::Claimed { .. } | State::Finished { .. } => return false,
+        State::Claimed { until } if *until > now => return false,
+        State::Finished { .. } => return false,
         // What may be in VMRay is looked for as before, and has its time again.
-        State::Unconfirmed { .. } => run.since = now,
+        State::Unconfirmed { .. } | State::Claimed { .. } => run.since = now,
         // Another batch has begun a later run: this one follows it, and no URL is sent twice.
         _ if place < newest => {
             entry.runs.remove(place);

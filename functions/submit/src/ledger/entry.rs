@@ -12,6 +12,9 @@ use serde::{Deserialize, Serialize};
 /// The runs that are kept of one URL. A batch whose run is forgotten follows the next one.
 const MOST_RUNS: usize = 8;
 
+/// The runs that are kept although none of them has ended.
+const MOST_OPEN_RUNS: usize = 64;
+
 /// A URL under one set of analysis options; the only thing in the ledger that changes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
@@ -142,6 +145,8 @@ pub struct Follower<'a> {
     pub force: bool,
     /// How old a run may be that it is content with.
     pub reuse_window: Duration,
+    /// How long a verdict may take.
+    pub verdict_timeout: Duration,
 }
 
 impl Entry {
@@ -172,7 +177,11 @@ impl Entry {
     /// Begins a run. The caller has seen that none is followed.
     pub fn begin(&mut self, batch: &str, token: String, now: DateTime<Utc>) -> usize {
         if self.runs.len() >= MOST_RUNS {
-            self.runs.remove(0);
+            // Never one that somebody is at, unless there are absurdly many.
+            let ended = self.runs.iter().position(Run::has_ended);
+            if let Some(forgotten) = ended.or((self.runs.len() >= MOST_OPEN_RUNS).then_some(0)) {
+                self.runs.remove(forgotten);
+            }
         }
         self.runs.push(Run {
             batch: batch.to_owned(),
@@ -199,15 +208,14 @@ impl Run {
         // What had ended without a verdict by then is worth another attempt.
         let ended_badly = match &self.state {
             State::Failed { at, .. } | State::QuotaExceeded { at, .. } => *at <= follower.created_at,
+            State::Queued { .. } => is_overdue(self.since, follower.verdict_timeout, follower.created_at),
             _ => false,
         };
         fresh && !ended_badly
     }
 
-    /// Whether it waited for more than `timeout` at `now`.
-    #[must_use]
-    pub fn is_overdue(&self, timeout: Duration, now: DateTime<Utc>) -> bool {
-        is_overdue(self.since, timeout, now)
+    fn has_ended(&self) -> bool {
+        matches!(self.state, State::Finished { .. } | State::Failed { .. } | State::QuotaExceeded { .. })
     }
 
     /// What is known of its submission.
@@ -234,13 +242,14 @@ mod tests {
     use super::*;
 
     const WEEK: Duration = Duration::from_hours(7 * 24);
+    const DAY: Duration = Duration::from_hours(24);
 
     fn at(minute: i64) -> DateTime<Utc> {
         "2026-01-01T00:00:00Z".parse::<DateTime<Utc>>().unwrap() + TimeDelta::minutes(minute)
     }
 
     fn follower(batch: &str, minute: i64) -> Follower<'_> {
-        Follower { batch, created_at: at(minute), force: false, reuse_window: WEEK }
+        Follower { batch, created_at: at(minute), force: false, reuse_window: WEEK, verdict_timeout: DAY }
     }
 
     fn entry(runs: &[(&str, i64)]) -> Entry {
@@ -293,7 +302,24 @@ mod tests {
 
     #[test]
     fn no_more_runs_are_kept_than_a_document_can_hold() {
+        let mut entry = entry(&[]);
+        for minute in 0..20 {
+            let run = entry.begin("x", "t".to_owned(), at(minute));
+            entry.runs[run].state = State::QuotaExceeded { detail: String::new(), at: at(minute) };
+        }
+        assert_eq!(entry.runs.len(), MOST_RUNS);
+    }
+
+    #[test]
+    fn a_run_that_somebody_is_at_is_not_forgotten() {
         let runs: Vec<_> = (0..20).map(|n| ("x", n)).collect();
-        assert_eq!(entry(&runs).runs.len(), MOST_RUNS);
+        assert_eq!(entry(&runs).runs.len(), 20);
+    }
+
+    #[test]
+    fn what_could_not_be_sent_in_its_time_satisfies_no_later_batch() {
+        let entry = entry(&[("a", 0)]);
+        assert_eq!(entry.followed(follower("b", 24 * 60)), Some(0));
+        assert_eq!(entry.followed(follower("c", 24 * 60 + 1)), None);
     }
 }

@@ -18,6 +18,13 @@ const MAX_URL: usize = 8_192;
 /// ones are refused before any work is done on them.
 const MAX_TEXT: usize = 4 * MAX_URL;
 
+/// Whether a text that was refused, for whatever reason, must not be kept: it holds a token or a password.
+#[must_use]
+pub fn holds_secret(text: &str) -> bool {
+    let read = |text: &str| Url::parse(text).is_ok_and(|url| is_sensitive(&url) || url.password().is_some());
+    text.len() <= MAX_TEXT && (read(text.trim()) || read(&refang(text)))
+}
+
 /// The deployment's rules for URLs.
 #[derive(Debug, Clone)]
 pub struct Gate {

@@ -11,7 +11,7 @@ mod lists;
 mod refang;
 mod sensitive;
 
-pub use gate::{Gate, GatedUrl, Refusal};
+pub use gate::{Gate, GatedUrl, Refusal, holds_secret};
 pub use refang::refang;
 
 #[cfg(test)]

@@ -454,3 +454,16 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_text_with_a_secret_is_known_whatever_it_is_refused_for() {
+    for text in [
+        "hxxps://own[.]example/reset-password?access_token=eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl",
+        "http://user:hunter2@10.0.0.1/",
+    ] {
+        assert!(super::holds_secret(text), "{text}");
+    }
+    for text in ["http://10.0.0.1/", "hello", "http://user@host.example/"] {
+        assert!(!super::holds_secret(text), "{text}");
+    }
+}
