@@ -141,7 +141,7 @@ impl Submit {
             let created = self.create(caller, id, header, items, Count::First, now).await;
             if let Err(AcceptError::DayLimit { .. }) = &created {
                 // A smaller call may come under the same key.
-                self.ledger.forget_call(&caller.name, &place, recorded).await?;
+                self.ledger.forget_call(&caller.name, &place, &record, recorded, now).await?;
             }
             return created;
         }

@@ -38,6 +38,13 @@ fn unsent(answer: &Value) -> u64 {
     answer["counts"]["pending"].as_u64().unwrap() + answer["counts"]["unconfirmed"].as_u64().unwrap()
 }
 
+/// Looks again and again, and leaves the others time to work.
+async fn until(happened: impl Fn() -> bool) {
+    while !happened() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 fn each_stored_once(world: &World, urls: &[String]) {
     for url in urls {
         assert_eq!(world.vmray.stored_of(url).len(), 1, "{url}");
@@ -70,12 +77,12 @@ async fn a_server_that_is_killed_goes_on_where_it_stopped_and_sends_nothing_twic
     let mut world = world(Duration::from_millis(10)).await;
     // A claim lasts five seconds longer than this.
     world.set("SUBMIT_TIMEOUT_MS", "4000");
+    // A simulator that a busy machine holds up may store later than that.
+    world.set("LOOKUP_SETTLE_MS", "5000");
     let urls = urls(250);
     let served = world.serve().await;
     let (_, answer) = served.submit("/v1/submissions?wait=0", &json!({ "urls": urls })).await;
-    while world.vmray.submits().len() < 60 {
-        tokio::task::yield_now().await;
-    }
+    until(|| world.vmray.submits().len() >= 60).await;
     served.kill().await;
     let before = world.vmray.submits().len();
     assert!(before < 250, "it was killed too late");
@@ -186,9 +193,7 @@ async fn an_end_by_signal_lets_an_answer_out_first() {
     let (pid, key) = (served.pid(), served.key.clone());
     let calling = served.request(reqwest::Method::POST, "/v1/submissions").header("x-api-key", key);
     let calling = tokio::spawn(calling.body(r#"{"url": "http://a.example/"}"#).send());
-    while world.vmray.submits().is_empty() && world.vmray.requests().is_empty() {
-        tokio::task::yield_now().await;
-    }
+    until(|| !world.vmray.requests().is_empty()).await;
     signal(pid);
     let (status, answer) = read(calling.await.unwrap().unwrap()).await;
     assert!(status == 202 && answer["batch_id"].is_string(), "{answer}");

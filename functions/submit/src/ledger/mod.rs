@@ -390,12 +390,21 @@ impl Ledger {
         }
     }
 
-    /// Forgets a call that was not accepted after all, unless somebody has changed the record since.
-    pub async fn forget_call(&self, caller: &str, call: &str, expected: Expected) -> Result<(), StoreError> {
-        let Expected::Version(version) = expected else { return Ok(()) };
-        match self.store.delete(&call_place(caller, call), version).await {
-            Err(StoreError::Conflict { .. }) => Ok(()),
-            done => done,
+    /// Forgets a call that was not accepted after all, unless somebody has changed the record since. It is made expired: an
+    /// API that cannot delete is an API that nobody can make delete.
+    pub async fn forget_call(
+        &self,
+        caller: &str,
+        call: &str,
+        record: &CallRecord,
+        expected: Expected,
+        now: DateTime<Utc>,
+    ) -> Result<(), StoreError> {
+        let place = call_place(caller, call);
+        let body = to_body(&place, record)?;
+        match self.store.put(&place, body, Some(now.timestamp() - 1), expected).await {
+            Ok(_) | Err(StoreError::Conflict { .. }) => Ok(()),
+            Err(error) => Err(error),
         }
     }
 
