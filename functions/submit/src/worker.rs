@@ -542,7 +542,9 @@ impl Pass<'_> {
                     let theirs = stored.value.runs.iter().position(|theirs| theirs.token == run.token);
                     // So many runs have begun since that this one is forgotten.
                     let Some(theirs) = theirs else { return Ok(Next::Leave(Left::Nothing)) };
-                    if stored.value.runs[theirs].facts().is_some() {
+                    // Only what VMRay has said counts for more than what they have found out or begun since: a claim of
+                    // theirs is not to be written over.
+                    if !run.was_answered() || stored.value.runs[theirs].facts().is_some() {
                         return Ok(Next::Look(Some(stored)));
                     }
                     (entry, expected) = (stored.value, stored.expected);

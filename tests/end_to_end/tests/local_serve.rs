@@ -47,7 +47,8 @@ async fn until(happened: impl Fn() -> bool) {
 
 fn each_stored_once(world: &World, urls: &[String]) {
     for url in urls {
-        assert_eq!(world.vmray.stored_of(url).len(), 1, "{url}");
+        let posts: Vec<_> = world.vmray.submits().into_iter().filter(|submit| submit.url == *url).collect();
+        assert_eq!(world.vmray.stored_of(url).len(), 1, "{posts:?}");
     }
 }
 

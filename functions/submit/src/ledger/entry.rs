@@ -214,6 +214,12 @@ impl Run {
         fresh && !ended_badly
     }
 
+    /// Whether VMRay has said what becomes of it.
+    #[must_use]
+    pub fn was_answered(&self) -> bool {
+        self.has_ended() || matches!(self.state, State::Submitted { .. })
+    }
+
     fn has_ended(&self) -> bool {
         matches!(self.state, State::Finished { .. } | State::Failed { .. } | State::QuotaExceeded { .. })
     }
