@@ -209,11 +209,6 @@ impl Ledger {
         documents.into_iter().map(read).collect()
     }
 
-    /// One entry.
-    pub async fn entry(&self, key: &str, now: DateTime<Utc>) -> Result<Option<Versioned>, StoreError> {
-        Ok(self.entries([key], now).await?.remove(key))
-    }
-
     /// Writes an entry, if nobody has since it was read; else what is there now.
     pub async fn put_entry(
         &self,
@@ -229,11 +224,6 @@ impl Ledger {
             }
             Err(error) => Err(error),
         }
-    }
-
-    /// A batch's header; `None`: no such batch, or not any more.
-    pub async fn header(&self, batch: &str, now: DateTime<Utc>) -> Result<Option<Header>, StoreError> {
-        self.read(&batch_place(batch, "header"), now).await
     }
 
     /// A batch's header, one of its chunks, and its state: what a worker needs.
