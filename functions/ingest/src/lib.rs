@@ -9,10 +9,11 @@ pub mod cursor;
 pub mod error;
 pub mod event;
 pub mod feed;
-pub mod health;
+pub mod handled;
 pub mod opencti;
 pub mod pipeline;
 pub mod progress;
+pub mod proof;
 pub mod quarantine;
 pub mod run;
 
