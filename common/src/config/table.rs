@@ -1,4 +1,4 @@
-//! Every setting in one table: what the README shows and where defaults are taken from.
+//! Every setting in one table: what docs/settings.md shows and where defaults are taken from.
 
 use std::fmt::Write as _;
 
