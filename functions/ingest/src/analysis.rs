@@ -5,12 +5,12 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use common::mapping::{Relative, RelativeRole, SampleFacts, VerdictSet};
-use common::stix::LeftOut;
-use common::vmray::client::{VmrayClient, VmrayError};
-use common::vmray::model::{Sample, SampleId, Submission, Verdict};
 use futures::future::{join_all, try_join};
+use mapping::{Relative, RelativeRole, SampleFacts, VerdictSet};
+use stix::LeftOut;
 use tokio::sync::OnceCell;
+use vmray::client::{VmrayClient, VmrayError};
+use vmray::model::{Sample, SampleId, Submission, Verdict};
 
 /// Most relatives that are read and linked per sample; archives have thousands.
 const MOST_RELATIVES: usize = 20;
@@ -151,9 +151,8 @@ impl<'a> Reader<'a> {
             Ok(Ok(_)) => Ok(Testimony::Given(id)),
             Ok(Err(VmrayError::NotFound { .. })) => Ok(Testimony::Silent),
             Ok(Err(
-                error @ (VmrayError::Unauthorized { .. }
-                | VmrayError::Keys(_)
-                | VmrayError::OutOfTime { .. }),
+                error
+                @ (VmrayError::Unauthorized { .. } | VmrayError::Keys(_) | VmrayError::OutOfTime { .. }),
             )) => Err(error),
             Ok(Err(error)) => Ok(Testimony::Refused(id, error.to_string())),
             Err(_) => Ok(Testimony::Refused(id, format!("longer than {} ms", limit.as_millis()))),

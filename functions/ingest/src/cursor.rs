@@ -6,10 +6,10 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use common::store::{Document, Expected, Key, Store, StoreError, to_body};
-use common::vmray::model::SampleId;
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
+use store::{Document, Expected, Key, Store, StoreError, to_body};
+use vmray::model::SampleId;
 
 use crate::handled::{Handled, Rows, StoredSegment};
 
@@ -292,9 +292,9 @@ impl<'a> StoredCursor<'a> {
 
 #[cfg(test)]
 mod tests {
-    use common::store::sqlite::SqliteStore;
-    use common::vmray::model::SubmissionId;
     use serde_json::json;
+    use store::sqlite::SqliteStore;
+    use vmray::model::SubmissionId;
 
     use super::*;
     use crate::handled::Row;
@@ -420,7 +420,8 @@ mod tests {
     async fn a_lost_race_for_the_lease_names_the_run_that_won_it() {
         let store = SqliteStore::in_memory().unwrap();
         let now = Utc::now();
-        let lease = |owner: &str| Lease { owner: owner.to_owned(), until: now + chrono::TimeDelta::minutes(1) };
+        let lease =
+            |owner: &str| Lease { owner: owner.to_owned(), until: now + chrono::TimeDelta::minutes(1) };
         let mut one = StoredCursor::load(&store, "c").await.unwrap();
         let mut other = StoredCursor::load(&store, "c").await.unwrap();
         assert_eq!(one.acquire(lease("one"), now).await.unwrap(), Acquired::Granted);

@@ -13,9 +13,9 @@
 use std::collections::HashSet;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use common::vmray::client::{VmrayClient, VmrayError, Window};
-use common::vmray::model::{Submission, SubmissionId};
 use tokio::time::Instant;
+use vmray::client::{VmrayClient, VmrayError, Window};
+use vmray::model::{Submission, SubmissionId};
 
 use crate::handled::Row;
 
@@ -42,12 +42,7 @@ struct Unread {
 impl<'a> Feed<'a> {
     /// Lists `window`; up to `position` the rows are expected to be known, and in its second up to `known`.
     #[must_use]
-    pub fn new(
-        vmray: &'a VmrayClient,
-        window: Window,
-        position: DateTime<Utc>,
-        known: Option<Row>,
-    ) -> Self {
+    pub fn new(vmray: &'a VmrayClient, window: Window, position: DateTime<Utc>, known: Option<Row>) -> Self {
         Self { vmray, position, known, unread: vec![Unread { window, from: None }], malformed: 0 }
     }
 
@@ -96,7 +91,8 @@ impl<'a> Feed<'a> {
             return Ok(None);
         } else {
             let highest = listing.rows.iter().map(|row| row.id).max();
-            let next = highest.filter(|highest| Some(*highest) >= from).ok_or_else(|| nothing_listed(window))?;
+            let next =
+                highest.filter(|highest| Some(*highest) >= from).ok_or_else(|| nothing_listed(window))?;
             self.unread.pop();
             self.unread.push(Unread { window, from: Some(SubmissionId(next.0 + 1)) });
         }

@@ -12,8 +12,8 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use chrono::{DateTime, Utc};
-use common::vmray::model::SubmissionId;
 use serde::{Deserialize, Serialize};
+use vmray::model::SubmissionId;
 
 /// Rows of one segment: some 10 KB.
 const MOST_ROWS: usize = 1_000;
@@ -307,7 +307,9 @@ impl Handled {
 
     /// Cuts a segment that has become too long. Its document stays as it is until the list no longer names it.
     fn split(&mut self, place: usize) {
-        let Segment { content: Content::Known { mut rows, .. }, .. } = self.segments.remove(place) else { return };
+        let Segment { content: Content::Known { mut rows, .. }, .. } = self.segments.remove(place) else {
+            return;
+        };
         let is_last = place == self.segments.len();
         // Rows mostly come in order: then the full segment need not be touched again.
         let upper = rows.split_off(if is_last { MOST_ROWS } else { MOST_ROWS / 2 });
@@ -393,7 +395,10 @@ mod tests {
     }
 
     /// What is stored of it, as the next run has it: the list, and the documents.
-    fn stored(handled: &mut Handled, documents: &mut std::collections::BTreeMap<u32, (u64, Rows)>) -> Handled {
+    fn stored(
+        handled: &mut Handled,
+        documents: &mut std::collections::BTreeMap<u32, (u64, Rows)>,
+    ) -> Handled {
         for StoredSegment { number, version, rows } in handled.unsaved() {
             let next = version.unwrap_or(0) + 1;
             documents.insert(number, (next, rows));

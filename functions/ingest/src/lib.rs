@@ -16,6 +16,7 @@ pub mod progress;
 pub mod proof;
 pub mod quarantine;
 pub mod run;
+pub mod settings;
 
 pub use answer::{Answer, Status};
 pub use error::RunError;

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
-use common::vmray::model::{Submission, SubmissionId};
+use vmray::model::{Submission, SubmissionId};
 
 use crate::cursor::Cursor;
 use crate::handled::Row;

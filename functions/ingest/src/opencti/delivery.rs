@@ -3,11 +3,11 @@
 
 use std::collections::HashSet;
 
-use common::http::Deadline;
-use common::mapping::MappedSample;
-use common::stix::{Body, Bundle, LeftOut, Object, StixId};
-use common::vmray::model::SampleId;
+use mapping::MappedSample;
+use runtime::http::Deadline;
 use serde::{Deserialize, Serialize};
+use stix::{Body, Bundle, LeftOut, Object, StixId};
+use vmray::model::SampleId;
 
 use super::client::{OpenctiClient, OpenctiError, Operation};
 use crate::proof::{Systemic, Unproven};
@@ -96,7 +96,8 @@ impl<'a> Delivery<'a> {
             match self.push_once(&samples).await {
                 Ok(()) => {
                     self.works(results);
-                    results.extend(samples.iter().map(|sample| Delivered::Accepted(sample.sample_id)));
+                    results
+                        .extend(samples.iter().map(|sample| Delivered::Accepted(SampleId(sample.sample_id))));
                 }
                 Err(error) if error.is_about_the_bundle() => match <[MappedSample; 1]>::try_from(samples) {
                     Ok([sample]) => self.push_alone(sample, error, results).await?,
@@ -142,12 +143,12 @@ impl<'a> Delivery<'a> {
         mut error: OpenctiError,
         results: &mut Vec<Delivered>,
     ) -> Result<(), DeliveryError> {
-        let id = sample.sample_id;
+        let id = SampleId(sample.sample_id);
         let mut refused = Some(sample);
         let mut pending = Vec::new();
         loop {
             if let Some(part) = refused.take() {
-                match common::stix::halve(part) {
+                match stix::halve(part) {
                     Ok((one, other)) if error.is_too_large() => pending.extend([other, one]),
                     _ => {
                         self.refused.add((id, error));
@@ -198,7 +199,7 @@ impl<'a> Delivery<'a> {
 /// The smallest bundle that is of any use. The platform has its only object already, or takes it as it is.
 fn author_alone() -> Bundle {
     let author = Object::from(Body::Identity);
-    let sample = MappedSample { sample_id: SampleId(0), objects: vec![author], left_out: LeftOut::default() };
+    let sample = MappedSample { sample_id: 0, objects: vec![author], left_out: LeftOut::default() };
     Bundle::merge(&[sample], &HashSet::new())
 }
 

@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use common::mapping::MappedSample;
-use common::stix::{BundleLimits, LeftOut, Packer};
-use common::vmray::model::SampleId;
+use mapping::MappedSample;
+use stix::{BundleLimits, LeftOut, Packer};
+use vmray::model::SampleId;
 
 use crate::pipeline::Work;
 use crate::proof::Unproven;
@@ -64,8 +64,11 @@ impl Arrivals {
     /// Samples of the pass that are still to come, the newest first and then evenly spread.
     pub(super) fn ahead(&self) -> Vec<SampleId> {
         let rest = self.samples.get(self.finished..).unwrap_or_default();
-        let mut ahead: Vec<SampleId> =
-            (1..=MOST_AHEAD).rev().filter_map(|part| rest.get((rest.len() * part / MOST_AHEAD).checked_sub(1)?)).copied().collect();
+        let mut ahead: Vec<SampleId> = (1..=MOST_AHEAD)
+            .rev()
+            .filter_map(|part| rest.get((rest.len() * part / MOST_AHEAD).checked_sub(1)?))
+            .copied()
+            .collect();
         ahead.dedup();
         ahead
     }

@@ -4,12 +4,12 @@
 use std::collections::{BTreeSet, HashMap};
 
 use chrono::{DateTime, Utc};
-use common::mapping::MappedSample;
-use common::vmray::client::Window;
-use common::vmray::model::{SampleId, Submission, Verdict};
+use mapping::MappedSample;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::{info, warn};
+use vmray::client::Window;
+use vmray::model::{SampleId, Submission, Verdict};
 
 use super::arrivals::{Arrivals, Failed};
 use super::{Ingest, Session, Stop};
@@ -380,7 +380,8 @@ impl<'a, 'c, 's> Intake<'a, 'c, 's> {
             let most = self.ingest.settings.run.quarantine_max_attempts;
             let entries = self.quarantine.record(failures.collect(), most, Utc::now()).await?;
             entries.iter().for_each(|entry| log_quarantined(entry));
-            let given_up = |work: &mut Work| self.quarantine.get(work.sample_id).is_some_and(|entry| entry.given_up);
+            let given_up =
+                |work: &mut Work| self.quarantine.get(work.sample_id).is_some_and(|entry| entry.given_up);
             arrivals.again.retain_mut(|work| !given_up(work));
         }
         self.save().await
