@@ -29,10 +29,12 @@ pub struct Cursor {
     /// where to start.
     #[serde(default)]
     pub position: Option<DateTime<Utc>>,
-    /// Where the next run begins to look, when that is before the position less the overlap: what this run has not
-    /// looked at, or not settled.
+    /// The oldest finish time that a run which was cut off has not listed or not settled: the next one goes on there.
     #[serde(default)]
-    pub look_from: Option<DateTime<Utc>>,
+    pub go_on_from: Option<DateTime<Utc>>,
+    /// No later run lists what finished before this.
+    #[serde(default)]
+    pub forget_before: Option<DateTime<Utc>>,
     /// Nothing that finished before this is ingested: where the first run, a reset or an operator began.
     #[serde(default)]
     pub start: Option<DateTime<Utc>>,
@@ -75,7 +77,8 @@ impl Cursor {
     pub fn start_at(&mut self, start: DateTime<Utc>) {
         self.position = Some(start);
         self.start = Some(start);
-        self.look_from = None;
+        self.go_on_from = None;
+        self.forget_before = None;
         self.handled.clear();
     }
 
@@ -160,12 +163,13 @@ pub struct StoredCursor<'a> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Saved {
     position: Option<DateTime<Utc>>,
-    look_from: Option<DateTime<Utc>>,
+    go_on_from: Option<DateTime<Utc>>,
+    forget_before: Option<DateTime<Utc>>,
 }
 
 impl Saved {
     fn of(cursor: &Cursor) -> Self {
-        Self { position: cursor.position, look_from: cursor.look_from }
+        Self { position: cursor.position, go_on_from: cursor.go_on_from, forget_before: cursor.forget_before }
     }
 }
 
@@ -197,8 +201,8 @@ impl<'a> StoredCursor<'a> {
     }
 
     async fn write(&mut self) -> Result<(), StoreError> {
-        if let Some(oldest) = self.saved.look_from {
-            // A run that dies before this is stored begins there.
+        if let Some(oldest) = self.saved.forget_before {
+            // As it is stored: a run that begins from there may still need what lies behind.
             self.cursor.handled.forget_before(oldest);
         }
         // First the segments: what the list names must be there.
@@ -212,8 +216,13 @@ impl<'a> StoredCursor<'a> {
     }
 
     async fn write_segments(&mut self) -> Result<(), StoreError> {
+        let unsaved = self.cursor.handled.unsaved();
+        if unsaved.is_empty() {
+            return Ok(());
+        }
+        self.check_ownership().await?;
         let this = &*self;
-        let written: Vec<(u32, u64)> = stream::iter(self.cursor.handled.unsaved())
+        let written: Vec<(u32, u64)> = stream::iter(unsaved)
             .map(|segment| async move { Ok((segment.number, this.write_segment(segment).await?)) })
             .buffer_unordered(WRITES_AT_ONCE)
             .try_collect::<Vec<_>>()
@@ -229,20 +238,21 @@ impl<'a> StoredCursor<'a> {
         let body = to_body(&key, &StoredRows { rows: segment.rows })?;
         let expected = segment.version.map_or(Expected::New, Expected::Version);
         match self.store.put(&key, body.clone(), None, expected).await {
-            // A forgotten segment has left it, unless another run is at work.
-            Err(StoreError::Conflict { current: Some(current), .. })
-                if segment.version.is_none() && self.is_ours().await? =>
-            {
+            // A forgotten segment has left it.
+            Err(StoreError::Conflict { current: Some(current), .. }) if segment.version.is_none() => {
                 self.store.put(&key, body, None, Expected::Version(current.version)).await
             }
             written => written,
         }
     }
 
-    /// Whether no other writer has replaced the cursor document.
-    async fn is_ours(&self) -> Result<bool, StoreError> {
-        let now = self.store.get(&self.key).await?;
-        Ok(now.map(|document| document.version) == self.version)
+    /// Fails when another writer has replaced the cursor document.
+    async fn check_ownership(&self) -> Result<(), StoreError> {
+        let current = self.store.get(&self.key).await?.map(Box::new);
+        if current.as_ref().map(|document| document.version) == self.version {
+            return Ok(());
+        }
+        Err(StoreError::Conflict { key: self.key.clone(), current })
     }
 
     /// Reads segments of what is handled.
@@ -331,7 +341,7 @@ mod tests {
         let mut rows = a_hundred_thousand();
         let mut stored = StoredCursor::load(&store, "c").await.unwrap();
         stored.cursor.start_at(at(0));
-        stored.cursor.look_from = Some(at(0));
+        stored.cursor.forget_before = Some(at(0));
         for bundle in rows.chunks(5_000) {
             bundle.iter().for_each(|row| stored.cursor.handled.insert(*row));
             stored.save().await.unwrap();
@@ -364,7 +374,7 @@ mod tests {
             for n in 0..4_000 {
                 stored.cursor.handled.insert(row(day * 86_400 + n * 20, n.cast_unsigned()));
             }
-            stored.cursor.look_from = Some(at((day - 1) * 86_400));
+            stored.cursor.forget_before = Some(at((day - 1) * 86_400));
             stored.save().await.unwrap();
         }
         assert!(stored.cursor.handled.len() < 20_000, "{}", stored.cursor.handled.len());
@@ -381,7 +391,7 @@ mod tests {
         let mut stored = StoredCursor::load(&store, "c").await.unwrap();
         let saved: Vec<Row> = (0..3_500).map(|n| row(n * 2, n.cast_unsigned())).collect();
         saved.iter().for_each(|row| stored.cursor.handled.insert(*row));
-        stored.cursor.look_from = Some(at(0));
+        stored.cursor.forget_before = Some(at(0));
         stored.save().await.unwrap();
 
         let mut dying = StoredCursor::load(&store, "c").await.unwrap();

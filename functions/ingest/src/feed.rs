@@ -67,7 +67,11 @@ impl<'a> Feed<'a> {
         let mut rows = Vec::new();
         let mut read_any = false;
         while let Some(unread) = self.unread.last().copied() {
-            if let Some(listed) = self.read(unread).await? {
+            let listed = match self.read(unread).await {
+                Err(VmrayError::OutOfTime { .. }) if !rows.is_empty() => break,
+                listed => listed?,
+            };
+            if let Some(listed) = listed {
                 rows.extend(listed);
                 read_any = true;
                 if rows.len() >= enough || (Instant::now() >= late && !rows.is_empty()) {

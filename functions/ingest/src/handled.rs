@@ -1,9 +1,9 @@
 //! Which submissions near or beyond the position are handled. Pure.
 //!
-//! Rows, by finish time and number, are cut into segments: small documents beside the cursor, which lists where each
-//! begins, how many rows it has, and a digest of them. When a run lists again what is handled, the rows of a segment add
-//! up to its digest, and it need not be read. Only a segment in whose range something else is listed is read, and only
-//! segments that have changed are written.
+//! Rows, by finish time and number, are cut into segments. The last one stands in the cursor document. The others are
+//! small documents beside it, and the cursor lists where each begins, how many rows it has, and a digest of them. When a
+//! run lists again what is handled, the rows of a segment add up to its digest, and it need not be read. Only a segment
+//! in whose range something else is listed is read, and only segments that have changed are written.
 //!
 //! There are at most [`MOST_SEGMENTS`]. When one more is needed the oldest is forgotten, and the *floor* rises to where
 //! the next one begins: what lies below the floor counts as handled, so that nothing is delivered twice.
@@ -147,6 +147,12 @@ enum Content {
     },
 }
 
+impl Segment {
+    fn is_known(&self) -> bool {
+        self.content != Content::Stored
+    }
+}
+
 /// A segment's document, as it is or as it is to be.
 #[derive(Debug, PartialEq, Eq)]
 pub struct StoredSegment {
@@ -158,7 +164,7 @@ pub struct StoredSegment {
     pub rows: Rows,
 }
 
-/// The submissions that are handled. Stored is the list of segments.
+/// The submissions that are handled.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "Listing", from = "Listing")]
 pub struct Handled {
@@ -171,22 +177,31 @@ pub struct Handled {
     listed: BTreeSet<u32>,
 }
 
-/// What the cursor document holds: of each segment its number, its first row, its count and its digest.
+/// What the cursor document holds.
 #[derive(Serialize, Deserialize)]
 struct Listing {
     #[serde(default)]
     floor: Option<Row>,
+    /// Of each segment but the last its number, its first row, its count and its digest.
     #[serde(default)]
     segments: Vec<(u32, Row, u32, u64)>,
+    /// The last segment.
+    #[serde(default)]
+    newest: Rows,
 }
 
 impl From<Handled> for Listing {
-    fn from(handled: Handled) -> Self {
+    fn from(mut handled: Handled) -> Self {
+        let newest = match handled.segments.pop_if(|segment| segment.is_known()).map(|newest| newest.content)
+        {
+            Some(Content::Known { rows, .. }) => Rows(rows),
+            _ => Rows::default(),
+        };
         let entry = |segment: Segment| {
             let Tally { count, digest } = segment.tally;
             (segment.number, segment.from, count, digest)
         };
-        Self { floor: handled.floor, segments: handled.segments.into_iter().map(entry).collect() }
+        Self { floor: handled.floor, segments: handled.segments.into_iter().map(entry).collect(), newest }
     }
 }
 
@@ -201,7 +216,10 @@ impl From<Listing> for Handled {
         let mut segments: Vec<Segment> = listing.segments.into_iter().map(segment).collect();
         segments.sort_by_key(|segment| segment.from);
         let listed = segments.iter().map(|segment| segment.number).collect();
-        Self { floor: listing.floor, segments, listed }
+        let mut handled = Self { floor: listing.floor, segments, listed };
+        handled.add_segment(handled.segments.len(), listing.newest.0);
+        handled.list_saved();
+        handled
     }
 }
 
@@ -327,14 +345,17 @@ impl Handled {
         let over = self.segments.partition_point(|segment| segment.from <= oldest).saturating_sub(1);
         self.segments.drain(..over);
         self.floor = self.floor.filter(|floor| *floor > oldest);
+        let is_only = self.segments.len() == 1;
         let Some(first) = self.segments.first_mut() else { return };
-        if let Content::Known { rows, changed: true, .. } = &mut first.content {
+        if let Content::Known { rows, changed, .. } = &mut first.content
+            && (*changed || is_only)
+        {
             rows.retain(|row| *row >= oldest);
             first.tally = Tally::of(rows);
         }
     }
 
-    /// The documents to write before the list is.
+    /// The documents to write before the cursor is.
     #[must_use]
     pub fn unsaved(&self) -> Vec<StoredSegment> {
         let unsaved = |segment: &Segment| match &segment.content {
@@ -343,10 +364,10 @@ impl Handled {
             }
             _ => None,
         };
-        self.segments.iter().filter_map(unsaved).collect()
+        self.beside_the_cursor().iter().filter_map(unsaved).collect()
     }
 
-    /// Whether a document is to be written.
+    /// Whether anything is to be written.
     #[must_use]
     pub fn has_unsaved(&self) -> bool {
         let changed = |segment: &Segment| matches!(segment.content, Content::Known { changed: true, .. });
@@ -362,9 +383,20 @@ impl Handled {
         }
     }
 
-    /// The list was written.
+    /// The cursor was written.
     pub fn list_saved(&mut self) {
-        self.listed = self.segments.iter().map(|segment| segment.number).collect();
+        self.listed = self.beside_the_cursor().iter().map(|segment| segment.number).collect();
+        let newest = self.segments.last_mut().map(|segment| &mut segment.content);
+        if let Some(Content::Known { changed, .. }) = newest {
+            *changed = false;
+        }
+    }
+
+    fn beside_the_cursor(&self) -> &[Segment] {
+        match self.segments.split_last() {
+            Some((newest, others)) if newest.is_known() => others,
+            _ => &self.segments,
+        }
     }
 
     fn place_of(&self, row: Row) -> Option<usize> {

@@ -397,9 +397,10 @@ impl Ingest {
         let initial = self.settings.feed.initial_fetch;
         let position = cursor.position.unwrap_or(initial);
         let manual = manual.unwrap_or_default();
-        let overlap = position - self.overlap();
-        // Behind the position rows may appear late, but what was not asked for from the start is not now.
-        let from = cursor.look_from.map_or(overlap, |look_from| overlap.min(look_from));
+        // Behind the position rows may appear late. Looking for them goes on where a run was cut off, if it was. What was
+        // not asked for from the start is not now.
+        let going_on = cursor.go_on_from.filter(|from| *from < position);
+        let from = going_on.unwrap_or(position - self.overlap());
         Window {
             from: manual.from.unwrap_or_else(|| from.max(cursor.start.unwrap_or(initial))),
             to: manual.to.unwrap_or(now + CLOCK_TOLERANCE),

@@ -393,8 +393,9 @@ impl<'a, 'c, 's> Intake<'a, 'c, 's> {
         }
         let overlap = self.ingest.overlap();
         let cursor = &mut self.stored.cursor;
+        cursor.go_on_from = [self.unread_from, self.portion.first_open()].into_iter().flatten().min();
         let behind = cursor.position.map(|position| position - overlap);
-        cursor.look_from = [behind, self.unread_from, self.portion.first_open()].into_iter().flatten().min();
+        cursor.forget_before = [behind, cursor.go_on_from].into_iter().flatten().min();
         if self.stored.is_saved() {
             return Ok(());
         }

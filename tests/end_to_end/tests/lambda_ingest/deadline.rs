@@ -79,11 +79,11 @@ async fn a_vmray_that_hangs_costs_a_partial_run_and_no_sample() {
 }
 
 /// Positions and sizes of the quarantine after invocations with a short limit, until one handles everything.
-async fn short_invocations_until_done(world: &World) -> Vec<(String, usize)> {
+async fn invocations_until_done(world: &World, limit: Duration) -> Vec<(String, usize)> {
     let lambda = world.lambda().await;
     let mut progress = Vec::new();
     loop {
-        let answer = lambda.invoke(schedule(), SHORT).await.answer();
+        let answer = lambda.invoke(schedule(), limit).await.answer();
         progress.push((answer["position"].as_str().unwrap().to_owned(), world.aws.quarantine().await.len()));
         if answer["status"] == "done" {
             return progress;
@@ -97,8 +97,9 @@ async fn more_missing_samples_than_one_invocation_can_write_down_are_passed_by_s
     let mut estate = estate(400);
     (1..=400).for_each(|id| estate.delete_sample(id));
     let world = World::new(estate).await;
-    world.aws.dynamodb_faults().add(Fault::on("PutItem").delay(Duration::from_millis(200)));
-    let progress = short_invocations_until_done(&world).await;
+    // One after the other they would take five minutes.
+    world.aws.dynamodb_faults().add(Fault::on("PutItem").delay(Duration::from_millis(750)));
+    let progress = invocations_until_done(&world, Duration::from_secs(12)).await;
     assert!(progress.len() > 1, "this test needs more missing samples");
     assert!(progress.is_sorted(), "{progress:?}");
     let mut distinct = progress.clone();
@@ -113,9 +114,8 @@ async fn a_look_back_that_is_too_long_for_one_invocation_holds_up_no_new_sample_
     add_clean(&mut estate, 2_000);
     let vmray = VmrayOptions {
         estate,
-        api_items_per_request: 20,
         max_api_items: 100,
-        latency: Duration::from_millis(20),
+        latency: Duration::from_millis(150),
         ..VmrayOptions::default()
     };
     let mut world = World::on(None, vmray).await;
@@ -123,14 +123,21 @@ async fn a_look_back_that_is_too_long_for_one_invocation_holds_up_no_new_sample_
     let _ = world.run(schedule()).await;
     add(&mut world.vmray.estate(), 3_000);
     let lambda = world.lambda().await;
-    let answer = lambda.invoke(schedule(), SHORT).await.answer();
+    let limit = Duration::from_secs(5);
+    let answer = lambda.invoke(schedule(), limit).await.answer();
     assert_eq!(
         (&answer["status"], &answer["samples"], &answer["position"]),
         (&json!("partial"), &json!(1), &json!(position(3_000))),
         "{answer}"
     );
     add(&mut world.vmray.estate(), 1_500);
-    short_invocations_until_done(&world).await;
+    // Each looks at some of it: one of them comes by.
+    for _ in 0..20 {
+        if world.arrived(1_500..=1_500) == [1_500] {
+            break;
+        }
+        let _ = lambda.invoke(schedule(), limit).await.answer();
+    }
     assert_eq!(world.arrived(2..=3_000), [1_500, 3_000]);
     assert_eq!(reports(&world).len(), 3, "nothing twice");
 }

@@ -168,7 +168,7 @@ async fn the_position_never_passes_a_row_that_is_not_settled() {
     let cursor = world.aws.cursor().await.unwrap();
     assert_eq!(world.arrived(1..=12), [1, 3], "a later sample is delivered");
     assert_eq!(cursor["position"], position(1), "{cursor}");
-    let done: Vec<&str> = cursor["done"].as_str().unwrap().split(' ').collect();
+    let done: Vec<&str> = cursor["handled"]["newest"].as_str().unwrap().split(' ').collect();
     assert_eq!(
         done,
         [format!("{}:1001", minute(1).and_utc().timestamp()).as_str(), "120:2"],
