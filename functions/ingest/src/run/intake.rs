@@ -29,8 +29,9 @@ use crate::quarantine::{Entry, Failure, Quarantine, Reason, State};
 /// enough for the memory.
 const LOOK_AHEAD: usize = 20_000;
 
-/// Failures that are written down together.
-const WRITTEN_TOGETHER: usize = 64;
+/// Failures that are written down together, at the same time: what is under way when the time is over must not take
+/// long.
+const WRITTEN_TOGETHER: usize = 16;
 
 /// One run's state while it reads and delivers.
 pub(super) struct Intake<'a, 'c, 's> {
@@ -39,6 +40,7 @@ pub(super) struct Intake<'a, 'c, 's> {
     /// What is asked of VMRay.
     window: Window,
     delivery: Delivery<'a>,
+    start_until: Instant,
     portion: Portion,
     /// The oldest finish time that was not listed yet.
     unread_from: Option<DateTime<Utc>>,
@@ -74,6 +76,7 @@ impl<'a, 'c, 's> Intake<'a, 'c, 's> {
             opencti,
             window,
             delivery: Delivery::new(opencti, connector_id, answer.dry_run, session.times.push_until),
+            start_until: session.times.start_until,
             portion: Portion::default(),
             unread_from: None,
             quarantine,
@@ -255,7 +258,7 @@ impl<'a, 'c, 's> Intake<'a, 'c, 's> {
         if arrivals.unproven.is_enough() {
             self.prove(pipeline, arrivals).await?;
         }
-        if arrivals.failures.len() >= WRITTEN_TOGETHER {
+        if arrivals.failures.len() >= WRITTEN_TOGETHER && Instant::now() < pipeline.start_until {
             self.put_into_quarantine(arrivals).await?;
         }
         Ok(())
@@ -360,31 +363,34 @@ impl<'a, 'c, 's> Intake<'a, 'c, 's> {
 
     /// Quarantine first, then the checkpoint that passes the samples.
     async fn put_into_quarantine(&mut self, arrivals: &mut Arrivals) -> Result<(), Stop> {
-        let failures = std::mem::take(&mut arrivals.failures);
-        if failures.is_empty() {
-            return Ok(());
-        }
-        for Failed { work, reason, .. } in &failures {
-            self.settle(&work.submissions);
-            if *reason != Reason::NotFound {
-                arrivals.again.push(work.clone());
+        while !arrivals.failures.is_empty() {
+            let several = arrivals.failures.len().min(WRITTEN_TOGETHER);
+            let together: Vec<Failed> = arrivals.failures.drain(..several).collect();
+            for Failed { work, reason, .. } in &together {
+                self.settle(&work.submissions);
+                if *reason != Reason::NotFound {
+                    arrivals.again.push(work.clone());
+                }
+            }
+            if !self.answer.dry_run {
+                let failures = together.into_iter().map(|Failed { work, reason, detail }| Failure {
+                    sample_id: work.sample_id,
+                    submissions: work.submissions,
+                    reason,
+                    detail,
+                });
+                let most = self.ingest.settings.run.quarantine_max_attempts;
+                let entries = self.quarantine.record(failures.collect(), most, Utc::now()).await?;
+                entries.iter().for_each(|entry| log_quarantined(entry));
+            }
+            self.save().await?;
+            if Instant::now() >= self.start_until {
+                break; // the others come again in the next run
             }
         }
-        if !self.answer.dry_run {
-            let failures = failures.into_iter().map(|Failed { work, reason, detail }| Failure {
-                sample_id: work.sample_id,
-                submissions: work.submissions,
-                reason,
-                detail,
-            });
-            let most = self.ingest.settings.run.quarantine_max_attempts;
-            let entries = self.quarantine.record(failures.collect(), most, Utc::now()).await?;
-            entries.iter().for_each(|entry| log_quarantined(entry));
-            let given_up =
-                |work: &mut Work| self.quarantine.get(work.sample_id).is_some_and(|entry| entry.given_up);
-            arrivals.again.retain_mut(|work| !given_up(work));
-        }
-        self.save().await
+        let given_up = |id| self.quarantine.get(id).is_some_and(|entry| entry.given_up);
+        arrivals.again.retain(|work| !given_up(work.sample_id));
+        Ok(())
     }
 
     async fn save(&mut self) -> Result<(), Stop> {
