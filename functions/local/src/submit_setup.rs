@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use runtime::aws;
 use runtime::http::Deadline;
-use runtime::secrets::Secrets;
+use runtime::secrets::{Keys, Secrets};
 use runtime::settings::Host;
 use runtime::telemetry::{self, Output};
 use submit::Submit;
@@ -49,6 +49,7 @@ pub(crate) async fn local_submit(
         SubmitDeployment::Lambda { secret_arn, .. }
         | SubmitDeployment::Local { secret_arn: Some(secret_arn) } => {
             Secrets::from_secrets_manager(&aws::sdk_config().await, secret_arn.clone())
+                .keeping(Keys::suffice_for_submit)
         }
         SubmitDeployment::Local { secret_arn: None } => Secrets::from_environment(lookup),
     };
