@@ -9,10 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use common::config::LedgerScope;
-use common::store::{Expected, StoreError};
-use common::telemetry::url_for_log;
+use runtime::telemetry::url_for_log;
 use serde_json::{Map, Value};
+use store::{Expected, StoreError};
 
 use crate::api::body::{Input, Value as InputValue};
 use crate::api::callers::Caller;
@@ -23,6 +22,7 @@ use crate::ledger::day::{Booked, ByChunk};
 use crate::ledger::{Batch, CallRecord, entry_key, until_written};
 use crate::queue::{Delayed, Message, QueueError};
 use crate::service::{ServiceError, Submit};
+use crate::settings::LedgerScope;
 use crate::url::{Gate, Refusal, holds_secret};
 use crate::view::{Counts, Perspective, Status};
 use crate::worker::distinct_keys;
@@ -121,7 +121,11 @@ impl Submit {
         if let Err(AcceptError::DayLimit { .. }) = &created {
             // A smaller call may come under the same key.
             let refused = CallRecord { refused: true, ..record };
-            self.ledger.put_call(&caller.name, &place, &refused, expected, Utc::now()).await?;
+            match self.ledger.put_call(&caller.name, &place, &refused, expected, Utc::now()).await {
+                // Conflict: a repeat is at it.
+                Ok(_) | Err(StoreError::Conflict { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
         created
     }

@@ -13,6 +13,8 @@ pub mod metrics;
 pub mod queue;
 mod quota;
 pub mod service;
+mod turns;
+pub mod settings;
 pub mod url;
 mod verdicts;
 pub mod view;

@@ -96,16 +96,17 @@ impl Day {
         Ok(true)
     }
 
-    /// Ends the bookings of a batch for a chunk. `used` says how many URLs a round has sent; the others are given back.
-    /// `false`: nothing was open.
-    pub fn settle(&mut self, batch: &str, chunk: usize, used: impl Fn(u32) -> u64) -> bool {
+    /// Ends the bookings of a batch for a chunk. `used` says how many URLs a round has sent, if it has begun; the others are
+    /// given back. `false`: nothing was open.
+    pub fn settle(&mut self, batch: &str, chunk: usize, used: impl Fn(u32) -> Option<u64>) -> bool {
         let mut settled = false;
         for (booking, chunks) in &mut self.open {
             let (of, round) = batch_and_round(booking);
             if of == batch
+                && let Some(used) = used(round)
                 && let Some(booked) = chunks.remove(&chunk)
             {
-                self.urls = self.urls.saturating_sub(booked.saturating_sub(used(round)));
+                self.urls = self.urls.saturating_sub(booked.saturating_sub(used));
                 settled = true;
             }
         }
@@ -162,10 +163,10 @@ mod tests {
     fn what_a_chunk_did_not_send_is_given_back_once() {
         let mut day = Day::default();
         assert_eq!(day.book("a", &urls(&[4, 2]), MOST), Ok(true));
-        assert!(day.settle("a", 0, |_| 1));
-        assert!(!day.settle("a", 0, |_| 0), "it is settled");
+        assert!(day.settle("a", 0, |_| Some(1)));
+        assert!(!day.settle("a", 0, |_| Some(0)), "it is settled");
         assert_eq!((day.urls, day.holds("a")), (3, true));
-        assert!(day.settle("a", 1, |_| 5), "more than was booked is given back by nobody");
+        assert!(day.settle("a", 1, |_| Some(5)), "more than was booked is given back by nobody");
         assert_eq!((day.urls, day.holds("a")), (3, false));
     }
 
@@ -175,8 +176,10 @@ mod tests {
         for round in 0..2 {
             assert_eq!(day.book(&booking("a", round), &urls(&[3]), MOST), Ok(true));
         }
-        assert!(day.settle("a", 0, |round| if round == 0 { 1 } else { 3 }));
-        assert_eq!(day.urls, 4);
+        assert!(day.settle("a", 0, |round| (round == 0).then_some(1)));
+        assert_eq!((day.urls, day.holds(&booking("a", 1))), (4, true), "the second has not begun");
+        assert!(day.settle("a", 0, |_| Some(0)));
+        assert_eq!(day, Day { urls: 1, ..Day::default() });
     }
 
     #[test]

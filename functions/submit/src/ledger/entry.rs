@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use common::mapping::SubmissionFacts;
+use mapping::SubmissionFacts;
 use serde::{Deserialize, Serialize};
 
 use super::batch::is_zero;
@@ -328,7 +328,7 @@ pub fn is_overdue(since: DateTime<Utc>, timeout: Duration, now: DateTime<Utc>) -
 #[cfg(test)]
 mod tests {
     use chrono::TimeDelta;
-    use common::vmray::model::{SampleId, SubmissionId, Verdict};
+    use vmray::model::{SampleId, SubmissionId, Verdict};
 
     use super::*;
 
@@ -401,7 +401,7 @@ mod tests {
         assert_eq!((entry.runs.len(), entry.runs[0].batch.as_str()), (MOST_RUNS, "open"));
         let full = Entry { url: entry.url, runs: vec![submitted_run(); MOST_RUNS] };
         let bytes = serde_json::to_string(&full).unwrap().len();
-        assert!(bytes < common::store::MAX_BODY_BYTES * 3 / 4, "{bytes} bytes");
+        assert!(bytes < store::MAX_BODY_BYTES * 3 / 4, "{bytes} bytes");
     }
 
     #[test]

@@ -14,10 +14,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use common::http::{self, Again, Deadline, RetryPolicy};
-use common::store::{Document, Expected, Key, NewDocument, Store, StoreError, to_body};
+use runtime::http::{self, Again, Deadline, RetryPolicy};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
+use store::{Document, Expected, Key, NewDocument, Store, StoreError, to_body};
 use tokio::time::Instant;
 
 pub mod batch;
@@ -503,13 +503,13 @@ impl Ledger {
         })
     }
 
-    /// Ends what a batch has booked for a chunk, on each of these days: `used` URLs of a round count, the others are given
-    /// back.
+    /// Ends what a batch has booked for a chunk, on each of these days: `used` URLs of a round count if it has begun, the
+    /// others are given back.
     pub async fn settle(
         &self,
         caller: &str,
         (batch, chunk): (&str, usize),
-        used: impl Fn(u32) -> u64,
+        used: impl Fn(u32) -> Option<u64>,
         days: impl IntoIterator<Item = DateTime<Utc>>,
         now: DateTime<Utc>,
     ) -> Result<(), StoreError> {

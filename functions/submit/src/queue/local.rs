@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::Utc;
-use common::store::{Key, NewDocument, Store, StoreError, to_body};
 use serde::{Deserialize, Serialize};
+use store::{Key, NewDocument, Store, StoreError, to_body};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -257,7 +257,7 @@ impl Queue for LocalQueue {
 
 #[cfg(test)]
 mod tests {
-    use common::store::sqlite::SqliteStore;
+    use store::sqlite::SqliteStore;
     use futures::FutureExt as _;
 
     use super::*;
