@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use runtime::aws;
 use runtime::http::Deadline;
 use runtime::secrets::Secrets;

@@ -172,8 +172,9 @@ impl Submit {
                 refused: false,
             };
             let written = self.ledger.put_call(caller, place, &record, expected, now).await;
-            let expected =
-                written.inspect_err(|_| lost_a_race.store(true, Ordering::Relaxed)).map_err(AcceptError::from)?;
+            let expected = written
+                .inspect_err(|_| lost_a_race.store(true, Ordering::Relaxed))
+                .map_err(AcceptError::from)?;
             Ok(Recorded::ToDo { record, batch_made_at: now, expected })
         };
         let again = |error: &AcceptError| {

@@ -10,8 +10,8 @@ use store::StoreError;
 use vmray::client::{VmrayClient, VmrayError};
 use vmray::model::{Submission, SubmissionId};
 
-use crate::ledger::entry::{Entry, FailureCode, Follower, State};
 use crate::ledger::Versioned;
+use crate::ledger::entry::{Entry, FailureCode, Follower, State};
 use crate::lookup::state_of;
 use crate::service::{ServiceError, Submit};
 

@@ -117,6 +117,8 @@ impl Submit {
     async fn guard(&self, batch: &str) -> Result<(), ServiceError> {
         let now = Utc::now();
         let Some(batch) = self.ledger.batch(batch, now).await? else { return Ok(()) };
+        let days = days(&batch.header, &batch.state);
+        let open = self.ledger.open_bookings(&batch.header.caller, &batch.id, days).await?;
         let mut messages = Vec::new();
         for (number, chunk) in batch.chunks.iter().enumerate() {
             let entries = self.ledger.entries(distinct_keys(chunk), now).await?;
@@ -125,7 +127,8 @@ impl Submit {
                 let entry = item.key().and_then(|key| entries.get(key)).map(|entry| &entry.value);
                 matches!(perspective.outcome(item, entry, None).status, Status::Pending | Status::Unconfirmed)
             });
-            if unsent {
+            // A booking is left open where other batches have sent all URLs.
+            if unsent || open.contains(&number) {
                 let message = Message::Chunk { batch: batch.id.clone(), chunk: number, attempt: 0 };
                 messages.push(Delayed::now(message, &batch.header.caller));
             }
@@ -329,7 +332,10 @@ impl Pass<'_> {
         };
         let run = &entry.runs[place];
         let status = perspective.status_of_run(run);
-        if status == Status::QuotaExceeded && matches!(run.state, State::Queued { .. }) && run.batch == self.batch {
+        if status == Status::QuotaExceeded
+            && matches!(run.state, State::Queued { .. })
+            && run.batch == self.batch
+        {
             return Step::GiveUp(Some(place));
         }
         if status.has_ended() || status == Status::Submitted {
@@ -468,13 +474,12 @@ impl Pass<'_> {
         let state = self.shared().state.clone();
         let follower = Perspective::new(self.batch, self.header, &state, self.submit.rules(), now).follower;
         let used = |round| {
-            let is_used = |key: &&&str| {
-                entries.get(**key).is_none_or(|entry| entry.value.is_used_by(follower, round))
-            };
+            let is_used =
+                |key: &&&str| entries.get(**key).is_none_or(|entry| entry.value.is_used_by(follower, round));
             (round <= state.retries).then(|| keys.iter().filter(is_used).count() as u64)
         };
-        let days = [Some(self.header.created_at), state.retried_at];
-        ledger.settle(&self.header.caller, (self.batch, number), used, days.into_iter().flatten(), now).await
+        let days = days(self.header, &state);
+        ledger.settle(&self.header.caller, (self.batch, number), used, days, now).await
     }
 
     /// What the answer to a POST makes of a run.
@@ -693,6 +698,11 @@ enum Next {
     Look(Option<Versioned>),
     /// Nothing comes next.
     Leave(Left),
+}
+
+/// When URLs of a batch were booked.
+fn days(header: &Header, state: &BatchState) -> impl Iterator<Item = DateTime<Utc>> {
+    [Some(header.created_at), state.retried_at].into_iter().flatten()
 }
 
 /// An entry as it was read.

@@ -92,8 +92,7 @@ impl Submit {
         let call = Call { inputs, options, given_options, idempotency_key };
         let mut batch = self.accept(&keyed.gate, caller, call).await?;
         let until = until.min(Instant::now() + deadline.remaining().saturating_sub(TIME_TO_ANSWER));
-        let (waited, _) =
-            tokio::join!(self.wait_until_sent(&batch, until), self.quota(patience(deadline)));
+        let (waited, _) = tokio::join!(self.wait_until_sent(&batch, until), self.quota(patience(deadline)));
         let waited = waited?;
         batch.state = waited.state;
         // What was only just sent has no verdict: it is not worth the wait for VMRay's list.
@@ -235,8 +234,7 @@ impl Submit {
         }
         batch.state = self.ledger.state(&batch.id, now).await?;
         let until = until.min(Instant::now() + deadline.remaining().saturating_sub(TIME_TO_ANSWER));
-        let (waited, _) =
-            tokio::join!(self.wait_until_sent(&batch, until), self.quota(patience(deadline)));
+        let (waited, _) = tokio::join!(self.wait_until_sent(&batch, until), self.quota(patience(deadline)));
         batch.state = waited?.state;
         Ok(self.answer(&batch, Page::FIRST, patience(deadline), Ask::Nobody).await?.response())
     }
@@ -264,10 +262,9 @@ impl Submit {
                 let mut entry = entry.cloned().unwrap_or_else(|| Entry::new(url.clone()));
                 let retried = entry.retry(perspective.follower, round, String::new(), now);
                 let is_sent_again = retried == Retried::Again;
-                let stored = entries.remove(key).unwrap_or_else(|| Versioned {
-                    value: Entry::new(url.clone()),
-                    expected: Expected::New,
-                });
+                let stored = entries
+                    .remove(key)
+                    .unwrap_or_else(|| Versioned { value: Entry::new(url.clone()), expected: Expected::New });
                 urls.push(Retriable { key: key.clone(), stored, is_sent_again });
             }
             if !urls.is_empty() {
@@ -290,9 +287,8 @@ impl Submit {
             .map(|url| {
                 // The earlier submission must not be taken for the next one.
                 let token = uuid::Uuid::new_v4().simple().to_string();
-                let retry = move |entry: &mut Entry| {
-                    entry.retry(follower, round, token.clone(), now) != Retried::No
-                };
+                let retry =
+                    move |entry: &mut Entry| entry.retry(follower, round, token.clone(), now) != Retried::No;
                 self.ledger.change_entry(&url.key, url.stored.clone(), now, retry)
             })
             .collect();

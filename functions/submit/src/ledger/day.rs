@@ -114,9 +114,18 @@ impl Day {
         settled
     }
 
-    /// Whether `urls` more chunks can be kept open.
+    /// Whether the chunks of these URLs can be kept open, too.
     pub(super) fn has_room_for(&self, urls: &ByChunk) -> bool {
         self.open.values().map(BTreeMap::len).sum::<usize>() + urls.len() <= MOST_OPEN
+    }
+
+    /// The chunks of a batch for which a booking is open.
+    pub(super) fn open_chunks(&self, batch: &str) -> impl Iterator<Item = usize> {
+        let of_batch = move |booking: &&String| batch_and_round(booking).0 == batch;
+        self.open
+            .iter()
+            .filter(move |(booking, _)| of_batch(booking))
+            .flat_map(|(_, chunks)| chunks.keys().copied())
     }
 
     /// The open bookings.

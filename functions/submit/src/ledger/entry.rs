@@ -224,7 +224,13 @@ pub enum Retried {
 
 impl Entry {
     /// Lets a batch try again what it follows. No other batch's run is opened again for that.
-    pub fn retry(&mut self, follower: Follower<'_>, round: u32, token: String, now: DateTime<Utc>) -> Retried {
+    pub fn retry(
+        &mut self,
+        follower: Follower<'_>,
+        round: u32,
+        token: String,
+        now: DateTime<Utc>,
+    ) -> Retried {
         let Some(place) = self.followed(follower) else {
             self.begin(follower.batch, round, token, now);
             return Retried::Again;
@@ -277,9 +283,9 @@ impl Entry {
 }
 
 impl Run {
-    /// Whether it ended before VMRay was asked at all.
+    /// Whether it was given up before VMRay was asked at all.
     fn was_never_sent(&self) -> bool {
-        self.attempts == 0 && self.has_ended()
+        self.attempts == 0 && matches!(self.state, State::QuotaExceeded { .. })
     }
 
     /// Whether a later batch is content with it.
@@ -386,7 +392,7 @@ mod tests {
     #[test]
     fn a_failed_run_satisfies_those_who_waited_for_it_and_nobody_later() {
         let mut entry = entry(&[("a", 0)]);
-        entry.runs[0].state = State::QuotaExceeded { detail: String::new(), at: at(10) };
+        (entry.runs[0].attempts, entry.runs[0].state) = (1, ended(10));
         assert_eq!(entry.followed(follower("b", 5)), Some(0));
         assert_eq!(entry.followed(follower("c", 10)), None);
     }
@@ -446,7 +452,7 @@ mod tests {
     #[test]
     fn a_retry_begins_a_run_and_leaves_the_one_that_another_batch_follows() {
         let mut entry = entry(&[("a", -5)]);
-        entry.runs[0].state = ended(1);
+        (entry.runs[0].attempts, entry.runs[0].state) = (1, ended(1));
         assert_eq!(retried(&mut entry, "b", 10), (Retried::Again, Some(1)));
         assert_eq!((&entry.runs[0].state, entry.followed(follower("a", -5))), (&ended(1), Some(0)));
         assert_eq!((entry.runs[1].batch.as_str(), entry.runs[1].round), ("b", 1));
@@ -468,7 +474,9 @@ mod tests {
     fn a_retry_leaves_what_has_ended_well_and_what_may_be_in_vmray() {
         let facts = || submitted_run().facts().cloned().unwrap();
         let unconfirmed = State::Unconfirmed { sent_at: at(1), missing_at: None, reason: String::new() };
-        for state in [unconfirmed, State::Claimed { until: at(1) }, State::Finished { facts: facts(), at: at(1) }] {
+        for state in
+            [unconfirmed, State::Claimed { until: at(1) }, State::Finished { facts: facts(), at: at(1) }]
+        {
             let mut entry = entry(&[("b", 0)]);
             entry.runs[0].state = state;
             assert_eq!(retried(&mut entry, "b", 10), (Retried::No, Some(0)));

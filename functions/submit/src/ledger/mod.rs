@@ -9,7 +9,7 @@
 //!
 //! All of them expire. Whoever reads checks that itself.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -193,16 +193,19 @@ impl Ledger {
         now: DateTime<Utc>,
         change: impl Fn(Option<T>) -> Result<T, E>,
     ) -> Result<Result<T, E>, StoreError> {
-        until_written(|| async {
-            let (value, expected) = self.slot(place, now).await?;
-            match change(value) {
-                Ok(changed) => {
-                    self.write(place, &changed, expected, now).await?;
-                    Ok(Ok(changed))
+        until_written(
+            || async {
+                let (value, expected) = self.slot(place, now).await?;
+                match change(value) {
+                    Ok(changed) => {
+                        self.write(place, &changed, expected, now).await?;
+                        Ok(Ok(changed))
+                    }
+                    Err(left_alone) => Ok(Err(left_alone)),
                 }
-                Err(left_alone) => Ok(Err(left_alone)),
-            }
-        }, is_conflict)
+            },
+            is_conflict,
+        )
         .await
     }
 
@@ -261,20 +264,24 @@ impl Ledger {
     ) -> Result<Versioned, StoreError> {
         let latest = Mutex::new(stored);
         let current = || latest.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        until_written(|| async {
-            let mut stored = current();
-            if change(&mut stored.value) {
-                match self.write(&entry_place(key), &stored.value, stored.expected, now).await {
-                    Ok(expected) => stored.expected = expected,
-                    Err(StoreError::Conflict { key, current: Some(document) }) => {
-                        *latest.lock().unwrap_or_else(PoisonError::into_inner) = versioned(&document, now)?;
-                        return Err(StoreError::Conflict { key, current: Some(document) });
+        until_written(
+            || async {
+                let mut stored = current();
+                if change(&mut stored.value) {
+                    match self.write(&entry_place(key), &stored.value, stored.expected, now).await {
+                        Ok(expected) => stored.expected = expected,
+                        Err(StoreError::Conflict { key, current: Some(document) }) => {
+                            *latest.lock().unwrap_or_else(PoisonError::into_inner) =
+                                versioned(&document, now)?;
+                            return Err(StoreError::Conflict { key, current: Some(document) });
+                        }
+                        Err(error) => return Err(error),
                     }
-                    Err(error) => return Err(error),
                 }
-            }
-            Ok(stored)
-        }, is_conflict)
+                Ok(stored)
+            },
+            is_conflict,
+        )
         .await
     }
 
@@ -381,7 +388,8 @@ impl Ledger {
         round: u32,
         now: DateTime<Utc>,
     ) -> Result<BatchState, StoreError> {
-        let begun = self.update(&batch_place(batch, "state"), now, |state: Option<BatchState>| match state {
+        let place = batch_place(batch, "state");
+        let begun = self.update(&place, now, |state: Option<BatchState>| match state {
             Some(state) if state.retries >= round => Err(state),
             _ => Ok(BatchState { stopped: None, retried_at: Some(now), retries: round }),
         });
@@ -451,25 +459,28 @@ impl Ledger {
         on: DateTime<Utc>,
     ) -> Result<Booked, StoreError> {
         let (place, booking) = (day_place(caller, on), booking(batch, round));
-        until_written(|| async {
-            let (day, expected) = self.slot::<Day>(&place, on).await?;
-            let mut day = day.unwrap_or_default();
-            if !day.holds(&booking) {
-                // After the day was read: see the protocol.
-                if self.has_begun(batch, round, on).await? {
-                    return Ok(Booked::Before);
+        until_written(
+            || async {
+                let (day, expected) = self.slot::<Day>(&place, on).await?;
+                let mut day = day.unwrap_or_default();
+                if !day.holds(&booking) {
+                    // After the day was read: see the protocol.
+                    if self.has_begun(batch, round, on).await? {
+                        return Ok(Booked::Before);
+                    }
+                    self.make_room(&mut day, urls, on).await?;
                 }
-                self.make_room(&mut day, urls, on).await?;
-            }
-            match day.book(&booking, urls, most) {
-                Ok(true) => {
-                    self.write(&place, &day, expected, on).await?;
-                    Ok(Booked::Now)
+                match day.book(&booking, urls, most) {
+                    Ok(true) => {
+                        self.write(&place, &day, expected, on).await?;
+                        Ok(Booked::Now)
+                    }
+                    Ok(false) => Ok(Booked::Now),
+                    Err(used) => Ok(Booked::OverLimit { used }),
                 }
-                Ok(false) => Ok(Booked::Now),
-                Err(used) => Ok(Booked::OverLimit { used }),
-            }
-        }, is_conflict)
+            },
+            is_conflict,
+        )
         .await
     }
 
@@ -501,6 +512,21 @@ impl Ledger {
             place: "the ledger".to_owned(),
             reason: "too many calls of this caller were begun today and not finished".to_owned(),
         })
+    }
+
+    /// The chunks of a batch for which a booking is open on one of these days.
+    pub async fn open_bookings(
+        &self,
+        caller: &str,
+        batch: &str,
+        days: impl IntoIterator<Item = DateTime<Utc>>,
+    ) -> Result<BTreeSet<usize>, StoreError> {
+        let mut open = BTreeSet::new();
+        for on in days {
+            let day = self.read::<Day>(&day_place(caller, on), on).await?;
+            open.extend(day.iter().flat_map(|day| day.open_chunks(batch)));
+        }
+        Ok(open)
     }
 
     /// Ends what a batch has booked for a chunk, on each of these days: `used` URLs of a round count if it has begun, the

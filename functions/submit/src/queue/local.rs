@@ -257,8 +257,8 @@ impl Queue for LocalQueue {
 
 #[cfg(test)]
 mod tests {
-    use store::sqlite::SqliteStore;
     use futures::FutureExt as _;
+    use store::sqlite::SqliteStore;
 
     use super::*;
 
@@ -295,7 +295,10 @@ mod tests {
         let (_, queue) = queue_with(&messages).await;
         let mut in_work: Vec<_> = std::iter::from_fn(|| next(&queue)).collect();
         let working = |in_work: &[Received]| {
-            in_work.iter().map(|it| it.stored.document.caller.clone()).collect::<std::collections::BTreeSet<_>>()
+            in_work
+                .iter()
+                .map(|it| it.stored.document.caller.clone())
+                .collect::<std::collections::BTreeSet<_>>()
         };
         assert_eq!((in_work.len(), working(&in_work).len()), (30, 30));
         // Whose message is done has the next one.
