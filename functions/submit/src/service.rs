@@ -7,7 +7,6 @@ use crate::settings::{SubmitSettings, SubmitTimes};
 use runtime::http::{self, Deadline, HttpSetupError, Limits, RetryPolicy};
 use runtime::secrets::{Keys, RotatingKey, Secrets, SecretsError};
 use store::{Store, StoreError};
-use tokio::sync::Semaphore;
 use vmray::client::{VmrayClient, VmrayPolicy};
 
 use crate::api::callers::Callers;
@@ -15,6 +14,7 @@ use crate::api::options::Options;
 use crate::ledger::Ledger;
 use crate::queue::{Queue, QueueError};
 use crate::quota::QuotaCache;
+use crate::turns::Places;
 use crate::url::Gate;
 use crate::view::Rules;
 
@@ -36,7 +36,7 @@ pub struct Submit {
     pub(crate) secrets: Arc<Secrets>,
     pub(crate) quota: QuotaCache,
     /// URLs that are being sent, of all messages that are worked on.
-    pub(crate) sending: Semaphore,
+    pub(crate) sending: Arc<Places>,
     keyed: Mutex<Option<Arc<Keyed>>>,
     used_at: Mutex<Option<SystemTime>>,
 }
@@ -101,7 +101,7 @@ impl Submit {
         Self {
             defaults: Options::from_defaults(&settings.defaults),
             ledger: Ledger::new(store, settings.times.retention, settings.times.reuse_window),
-            sending: Semaphore::new(settings.concurrency),
+            sending: Places::new(settings.concurrency),
             settings,
             queue,
             secrets,

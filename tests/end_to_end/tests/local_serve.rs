@@ -8,11 +8,11 @@ use std::time::Duration;
 use end_to_end::local::World;
 use end_to_end::served::{Served, read};
 use serde_json::{Value, json};
-use simulators::estate::Estate;
+use simulators::estate::{Estate, Hashes};
 use simulators::faults::Fault;
 use simulators::opencti::OpenctiOptions;
 use simulators::vmray::VmrayOptions;
-use simulators::vmray::submit::{SubmitAction, SubmitOptions, SubmitRule};
+use simulators::vmray::submit::{SubmitAction, SubmitOptions, SubmitRule, Visible};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// A world whose VMRay takes this long for a submission, and whose product waits for nothing.
@@ -122,6 +122,84 @@ async fn many_identical_calls_at_once_are_one_batch_and_one_post_for_each_url() 
     assert!(answers.iter().all(|(_, answer)| batch(answer) == batch(&answers[0].1)));
     served.until(&batch(&answers[0].1), |answer| unsent(answer) == 0).await;
     assert!(urls.iter().all(|url| world.vmray.posts_of(url) == 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn identical_calls_at_the_same_moment_send_no_more_than_the_daily_limit() {
+    let mut world = world(Duration::ZERO).await;
+    world.set("MAX_URLS_PER_CALLER_DAY", "100");
+    let served = world.serve().await;
+    let too_many = json!({ "urls": urls(101) });
+    let calls = (0..20).map(|_| served.submit("/v1/submissions", &too_many));
+    let answers = futures::future::join_all(calls).await;
+    assert!(answers.iter().all(|(status, _)| *status == 429), "{answers:?}");
+    let fitting = json!({ "urls": urls(100) });
+    let calls = (0..20).map(|_| served.submit("/v1/submissions?wait=25", &fitting));
+    let answers = futures::future::join_all(calls).await;
+    assert!(answers.iter().all(|(status, answer)| *status == 202 && unsent(answer) == 0), "{answers:?}");
+    assert_eq!(world.vmray.submits().len(), 100);
+    let (_, check) = served.submit("/v1/check", &json!(["http://another.example/"])).await;
+    assert_eq!((&check["today"]["used"], &check["fits"]), (&json!(100), &json!(false)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_single_url_is_sent_beside_another_callers_backlog() {
+    let mut world = world(Duration::from_millis(40)).await;
+    let hash = |key: &str| json!({"keys": [Hashes::of(key).sha256]});
+    world.set("CALLERS", &json!({"many": hash("key-of-many"), "one": hash("key-of-one")}).to_string());
+    let mut served = world.serve().await;
+    served.key = "key-of-many".to_owned();
+    let backlog: Vec<_> =
+        (0..10).map(|batch| (0..100).map(move |n| format!("http://h{batch}-{n}.example/"))).collect();
+    for urls in backlog {
+        served.submit("/v1/submissions?wait=0", &json!({ "urls": urls.collect::<Vec<_>>() })).await;
+    }
+    until(|| world.vmray.submits().len() >= 100).await;
+    served.key = "key-of-one".to_owned();
+    let before = world.vmray.submits().len();
+    let (_, answer) = served.submit("/v1/submissions?wait=25", &json!(["http://single.example/"])).await;
+    assert_eq!(answer["results"][0]["status"], "submitted", "{answer}");
+    let sent = world.vmray.submits();
+    let place = sent.iter().position(|submit| submit.url == "http://single.example/").unwrap();
+    assert!(place < before + 100, "{} of the other caller's came first", place - before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_waited_for_its_urls_does_not_wait_for_verdicts() {
+    let world = world(Duration::ZERO).await;
+    let served = world.serve().await;
+    let body = json!({ "urls": urls(20) });
+    let (_, answer) = served.submit("/v1/submissions?wait=25", &body).await;
+    assert_eq!(answer["counts"]["submitted"], 20, "{answer}");
+    let lists = || world.vmray.calls().keys().filter(|call| call.starts_with("GET /rest/submission")).count();
+    assert_eq!(lists(), 0);
+    let (_, again) = served.submit("/v1/submissions", &body).await;
+    assert_eq!(batch(&again), batch(&answer));
+    assert_eq!(lists(), 1, "with nothing left to send it asks for verdicts");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_list_shows_is_asked_for_several_at_a_time() {
+    let world = world(Duration::ZERO).await;
+    world.vmray.on_submit(SubmitRule::all(SubmitAction::Fresh).visible(Visible::WhenTold));
+    let served = world.serve().await;
+    let (_, answer) = served.submit("/v1/submissions?wait=25", &json!({ "urls": urls(20) })).await;
+    world.vmray.finish_all();
+    // The first of them is answered last.
+    let (fault, pause) = Fault::on("GET /rest/submission/*").once().pause();
+    world.vmray.faults().add(fault);
+    let path = format!("/v1/submissions/{}", batch(&answer));
+    let asking = served.get(&path);
+    let others = async {
+        pause.reached().await;
+        let asked =
+            || world.vmray.requests().iter().filter(|it| it.path.starts_with("/rest/submission/")).count();
+        // All but the one that is held.
+        until(|| asked() >= 19).await;
+        pause.release();
+    };
+    let ((_, done), ()) = tokio::join!(asking, others);
+    assert_eq!(done["counts"]["finished"], 20, "{done}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
