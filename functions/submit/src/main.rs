@@ -4,16 +4,18 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use chrono::Utc;
-use common::config::{Host, SubmitDeployment, SubmitSettings, aws};
-use common::http::Deadline;
-use common::secrets::Secrets;
-use common::store::dynamodb::DynamoStore;
-use common::telemetry::{self, Output};
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
+use runtime::aws;
+use runtime::http::Deadline;
+use runtime::secrets::Secrets;
+use runtime::settings::Host;
+use runtime::telemetry::{self, Output};
 use serde_json::Value;
 use serde_json::value::RawValue;
+use store::dynamodb::DynamoStore;
 use submit::lambda::{self, Event, Record};
 use submit::queue::sqs::SqsQueue;
+use submit::settings::{SubmitDeployment, SubmitSettings};
 use submit::{Submit, api, metrics};
 use tokio::time::Instant;
 
@@ -70,7 +72,8 @@ async fn handle(submit: Option<&Submit>, event: LambdaEvent<Box<RawValue>>) -> R
     match (event, submit) {
         (Event::Request(request), Some(submit)) => {
             let response = submit.handle(&request, deadline).await;
-            println!("{}", metrics::of_response(&response, submit.known_quota(), Utc::now()));
+            let (quota, refusals) = (submit.known_quota(), submit.take_refusals());
+            println!("{}", metrics::of_response(&response, quota, refusals, Utc::now()));
             Ok(lambda::response(response))
         }
         (Event::Request(_), None) => Ok(lambda::response(api::misconfigured_problem().response())),

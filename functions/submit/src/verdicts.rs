@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
-use common::http::Deadline;
-use common::mapping::SubmissionFacts;
-use common::store::StoreError;
-use common::vmray::client::{VmrayClient, VmrayError};
-use common::vmray::model::{Submission, SubmissionId};
 use futures::{StreamExt, TryStreamExt, stream};
+use mapping::SubmissionFacts;
+use runtime::http::Deadline;
+use store::StoreError;
+use vmray::client::{VmrayClient, VmrayError};
+use vmray::model::{Submission, SubmissionId};
 
 use crate::ledger::entry::{Entry, FailureCode, Follower, State};
 use crate::ledger::{Put, Versioned};
@@ -51,6 +51,7 @@ impl Submit {
         }
         let vmray = self.vmray(self.settings.vmray.timeout, deadline).await?;
         let (rows, complete) = rows(&vmray, waiting.keys().copied().collect()).await;
+        self.note_refusals(&vmray);
         let mut records = Vec::new();
         for (id, row) in &rows {
             for key in waiting.get(id).into_iter().flatten() {

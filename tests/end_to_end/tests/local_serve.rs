@@ -152,6 +152,33 @@ async fn urls_that_vmray_makes_no_jobs_for_do_not_wait_for_each_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_vmray_says_of_a_url_is_repeated_without_the_url() {
+    let world = world(Duration::ZERO).await;
+    let secret = "https://victim.example/reset/7f3a?token=9c1d";
+    let said = |text: &str| SubmitAction::Error(format!("Cannot open {text}: not reachable"));
+    world.vmray.on_submit(SubmitRule::containing("refused", said(secret)));
+    world.vmray.on_submit(SubmitRule::containing("bare", said("victim.example/reset/7f3a?token=9c1d")));
+    world.vmray.on_submit(SubmitRule::containing(
+        "denied",
+        SubmitAction::Refused(400, format!("bad URL '{secret}'")),
+    ));
+    let served = world.serve().await;
+    let urls = ["refused", "bare", "denied"].map(|host| format!("http://{host}.example/"));
+    let (_, answer) = served.submit("/v1/submissions", &json!(urls)).await;
+    let done = served.until(&batch(&answer), |answer| answer["done"] == true).await;
+    assert_eq!(done["counts"]["failed"], 3, "{done}");
+    assert!(done["results"][0]["error_detail"].as_str().unwrap().contains("not reachable"), "{done}");
+    let page = format!("<html>{secret} is blocked</html>");
+    world.vmray.faults().add(Fault::any().body(502, "text/html", &page));
+    let (_, answer) = served.submit("/v1/submissions?wait=0", &json!(["http://blocked.example/"])).await;
+    let waits =
+        served.until(&batch(&answer), |answer| answer["results"][0]["error_detail"].is_string()).await;
+    for text in [done.to_string(), waits.to_string(), served.log()] {
+        assert!(!text.contains("7f3a") && !text.contains("9c1d"), "{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_says_nothing_holds_up_nobody() {
     let world = world(Duration::ZERO).await;
     let served = world.serve().await;

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::http::Deadline;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body as _, Incoming};
 use hyper::http::request::Parts;
+use runtime::http::Deadline;
 use submit::Submit;
 use submit::api::MOST_BODY_BYTES;
 use submit::api::body::BodyError;

@@ -15,7 +15,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::http::Deadline;
+use runtime::http::Deadline;
 use serde_json::json;
 use tokio::time::Instant;
 
