@@ -1,5 +1,6 @@
 //! `submit` put together: settings, ledger, queue, and what depends on the keys.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -35,6 +36,8 @@ pub struct Submit {
     pub(crate) queue: Arc<dyn Queue>,
     pub(crate) secrets: Arc<Secrets>,
     pub(crate) quota: QuotaCache,
+    /// Reads for callers for which VMRay has refused the key, since they were last asked for.
+    refusals: AtomicU64,
     /// URLs that are being sent, of all messages that are worked on.
     pub(crate) sending: Arc<Places>,
     keyed: Mutex<Option<Arc<Keyed>>>,
@@ -106,6 +109,7 @@ impl Submit {
             queue,
             secrets,
             quota: QuotaCache::default(),
+            refusals: AtomicU64::new(0),
             keyed: Mutex::default(),
             used_at: Mutex::default(),
         }
@@ -145,6 +149,16 @@ impl Submit {
     /// Reads the keys, so that the first event need not. A failure here is the first event's to report.
     pub async fn warm_up(&self) -> Result<(), ServiceError> {
         self.keyed().await.map(|_| ())
+    }
+
+    /// Remembers how often VMRay has refused the key while this client was read with.
+    pub(crate) fn note_refusals(&self, vmray: &VmrayClient) {
+        self.refusals.fetch_add(vmray.refusals(), Ordering::Relaxed);
+    }
+
+    /// How often VMRay has refused the key while callers were answered, since this was last asked.
+    pub fn take_refusals(&self) -> u64 {
+        self.refusals.swap(0, Ordering::Relaxed)
     }
 
     /// What belongs to the keys as they are now.

@@ -51,6 +51,7 @@ impl Submit {
         }
         let vmray = self.vmray(self.settings.vmray.timeout, deadline).await?;
         let (rows, complete) = rows(&vmray, waiting.keys().copied().collect()).await;
+        self.note_refusals(&vmray);
         let mut records = Vec::new();
         for (id, row) in &rows {
             for key in waiting.get(id).into_iter().flatten() {
