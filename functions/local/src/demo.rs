@@ -131,7 +131,7 @@ fn print(simulated: &Simulated, first: &Answer, second: &Answer) {
         println!("\nOne report\n{}", indent(&tree));
     }
     println!(
-        "\nNext: the README says how to run it against your own VMRay and OpenCTI; `vmray-bridge doctor` checks them."
+        "\nNext: docs/one-machine.md says how to run it against your own VMRay and OpenCTI; `vmray-bridge doctor` checks them."
     );
 }
 
