@@ -137,10 +137,10 @@ impl<'a> Markup<'a> {
         })?;
         let inner = text[start..start + end].trim();
         // `(https://a.test "a title")`
-        let link = inner.find([' ', '\t']).filter(|at| inner[*at..].trim_start().starts_with(['"', '\''])).map_or(
-            inner,
-            |at| &inner[..at],
-        );
+        let link = inner
+            .find([' ', '\t'])
+            .filter(|at| inner[*at..].trim_start().starts_with(['"', '\'']))
+            .map_or(inner, |at| &inner[..at]);
         begins_url(link).then_some(Self { link, len: start + end + 1 })
     }
 }
@@ -183,7 +183,9 @@ mod tests {
             let found = Markup::read(text).unwrap_or_else(|| panic!("{text}"));
             assert_eq!((found.link, &text[found.len..]), (link, rest), "{text}");
         }
-        for text in ["<http://a.com>", "[http://]a[.]com/(x)", "[hxxp](://)a.com", "[a](b)", "[a](", "text", ""] {
+        for text in
+            ["<http://a.com>", "[http://]a[.]com/(x)", "[hxxp](://)a.com", "[a](b)", "[a](", "text", ""]
+        {
             assert_eq!(Markup::read(text), None, "{text}");
         }
     }

@@ -12,6 +12,7 @@ use super::{
     sensitive::opens,
     unwrap::{Wrapper, unwrap},
 };
+use crate::settings::GateSettings;
 
 /// The longest URL that is sent, in bytes. Browsers and proxies stop at about this length.
 const MAX_URL: usize = 8_192;
@@ -33,16 +34,12 @@ impl Gate {
     /// A gate from the settings. An own domain covers everything below it; of what is denied, `evil.example` is this
     /// host, `.evil.example` and `*.evil.example` the domain with everything below it. Both lists take addresses and
     /// nets as well. The errors name every wrong entry of both lists.
-    pub fn new(
-        own_domains: &[String],
-        deny: &[String],
-        allow_sensitive: bool,
-        unwrap_links: bool,
-    ) -> Result<Self, Vec<String>> {
+    pub fn new(settings: &GateSettings) -> Result<Self, Vec<String>> {
         let mut errors = Vec::new();
-        let own_domains = Hosts::read("own domains", Plain::Domain, own_domains, &mut errors);
-        let deny = Hosts::read("denied hosts", Plain::Host, deny, &mut errors);
+        let own_domains = Hosts::read("own domains", Plain::Domain, &settings.own_domains, &mut errors);
+        let deny = Hosts::read("denied hosts", Plain::Host, &settings.deny, &mut errors);
         if errors.is_empty() {
+            let GateSettings { allow_sensitive, unwrap_links, .. } = *settings;
             Ok(Self { own_domains, deny, allow_sensitive, unwrap_links })
         } else {
             Err(errors)
@@ -83,7 +80,9 @@ fn parse(input: &str) -> Result<Url, Refusal> {
     if !matches!(url.scheme(), "http" | "https") {
         return Err(Refusal::UnsupportedScheme);
     }
-    if !url.host().as_ref().is_some_and(is_plausible) || !(refanged.has_scheme || begins_with_host(&url, &refanged)) {
+    if !url.host().as_ref().is_some_and(is_plausible)
+        || !(refanged.has_scheme || begins_with_host(&url, &refanged))
+    {
         return Err(Refusal::NotAUrl);
     }
     if url.as_str().len() > MAX_URL {
@@ -93,7 +92,11 @@ fn parse(input: &str) -> Result<Url, Refusal> {
 }
 
 fn refuse_credentials(url: &Url) -> Result<(), Refusal> {
-    if url.username().is_empty() && url.password().is_none() { Ok(()) } else { Err(Refusal::CredentialsInUrl) }
+    if url.username().is_empty() && url.password().is_none() {
+        Ok(())
+    } else {
+        Err(Refusal::CredentialsInUrl)
+    }
 }
 
 /// Whether a text without a scheme begins with something that can only be a host: a name of the DNS, or an address in

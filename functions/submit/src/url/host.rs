@@ -314,7 +314,8 @@ mod tests {
         ] {
             assert!(is_known_name(&text.to_ascii_lowercase()), "{text}");
         }
-        for text in ["invoice.pdf", "first.last", "8.8", "setup.exe", "report.docx", "hello", "com", "a.b.c"] {
+        for text in ["invoice.pdf", "first.last", "8.8", "setup.exe", "report.docx", "hello", "com", "a.b.c"]
+        {
             assert!(!is_known_name(text), "{text}");
         }
         assert_eq!(registered_domain("www.google.co.uk."), Some("google.co.uk"));

@@ -14,10 +14,10 @@ mod refang;
 mod sensitive;
 mod unwrap;
 
+pub(crate) use begins::{BEGINNING, Markup, begins_host, begins_scheme, begins_url, is_between_urls, opened};
 pub use gate::{Gate, GatedUrl, Refusal};
 pub use redact::redacted;
 pub use unwrap::Wrapper;
-pub(crate) use begins::{BEGINNING, Markup, begins_host, begins_scheme, begins_url, is_between_urls, opened};
 
 #[cfg(test)]
 mod tests;

@@ -51,8 +51,8 @@ const ANNOUNCING: [&str; 27] = [
 
 /// Parts of a parameter's or header's name that say the same.
 const IN_NAMES: [&str; 14] = [
-    "apikey", "auth", "code", "cookie", "cred", "hash", "key", "pass", "pwd", "secret", "session", "sig", "ticket",
-    "token",
+    "apikey", "auth", "code", "cookie", "cred", "hash", "key", "pass", "pwd", "secret", "session", "sig",
+    "ticket", "token",
 ];
 
 /// The beginning of a refused text, up to `chars` characters, without anything that looks like a secret.
@@ -68,7 +68,9 @@ fn without_secrets(text: &str) -> String {
         return host;
     }
     let mut shown = String::with_capacity(text.len());
-    for word in text.split_inclusive(|char: char| char.is_whitespace() || matches!(char, '"' | '`' | '|' | ',' | '<' | '>')) {
+    for word in text.split_inclusive(|char: char| {
+        char.is_whitespace() || matches!(char, '"' | '`' | '|' | ',' | '<' | '>')
+    }) {
         let bare = word.trim_matches(|char: char| !char.is_alphanumeric());
         shown.push_str(&word_without_secrets(word));
         if announces(bare, word) {
@@ -128,10 +130,14 @@ fn pieces_without_secrets(word: String) -> String {
     let mut rest = word.as_str();
     let mut named = false;
     while !rest.is_empty() {
-        let end = rest.find(|char: char| matches!(char, '/' | '?' | '&' | '=' | ';' | '#' | ':' | '@' | '\'' | '(' | ')'));
+        let end = rest.find(|char: char| {
+            matches!(char, '/' | '?' | '&' | '=' | ';' | '#' | ':' | '@' | '\'' | '(' | ')')
+        });
         let (piece, behind) = rest.split_at(end.unwrap_or(rest.len()));
         let is_secret = !piece.trim().is_empty()
-            && (named || (piece.len() >= SECRET && is_drawn(piece) && !looks_like_host(piece)) || is_drawn_in_all(piece));
+            && (named
+                || (piece.len() >= SECRET && is_drawn(piece) && !looks_like_host(piece))
+                || is_drawn_in_all(piece));
         if is_secret {
             shown.push(LEFT_OUT);
         } else {
@@ -212,7 +218,10 @@ mod tests {
             ("password=hunter2&x=1".to_owned(), "password=…&x=1"),
             ("http://10.0.0.1/login?pwd=hunter2&x=1".to_owned(), "http://10.0.0.1/login?pwd=…&x=1"),
             ("http://10.0.0.1/files/8f3a9c1b5d7e/x".to_owned(), "http://10.0.0.1/files/…/x"),
-            ("see https://evil.example/?api_key=0123456789abcdef now".to_owned(), "see https://evil.example/…"),
+            (
+                "see https://evil.example/?api_key=0123456789abcdef now".to_owned(),
+                "see https://evil.example/…",
+            ),
             ("see http://joe:hunter2@evil.example/ now".to_owned(), "see http://evil.example/…"),
             ("dXNlcjpodW50ZXIyOjEyMw== is it".to_owned(), "…"),
             ("ftp://joe:hunter2@evil.example/".to_owned(), "ftp://evil.example/…"),

@@ -101,7 +101,9 @@ pub(super) fn unwrapped(text: &str) -> &str {
 
 fn unwrapped_once(text: &str) -> Option<&str> {
     let first = text.chars().next()?;
-    if let Some(markup) = Markup::read(text).filter(|markup| text[markup.len..].trim_end_matches(SENTENCE).is_empty()) {
+    if let Some(markup) =
+        Markup::read(text).filter(|markup| text[markup.len..].trim_end_matches(SENTENCE).is_empty())
+    {
         return Some(trimmed(markup.link));
     }
     let inner = &text[first.len_utf8()..];

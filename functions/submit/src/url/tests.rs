@@ -5,15 +5,25 @@ use std::{borrow::Cow, fmt::Write, net::Ipv4Addr, time::Instant};
 use proptest::prelude::*;
 use url::{Host, Url};
 
-use super::{Gate, GatedUrl, Refusal, Wrapper, host::is_plausible, redact::redacted, refang};
+use super::{Gate, GatedUrl, Refusal, Wrapper, host::is_plausible, refang};
+use crate::settings::GateSettings;
 
 fn open() -> Gate {
-    Gate::new(&[], &[], false, true).expect("no entries")
+    gate(&[], &[])
+}
+
+fn settings(own_domains: &[&str], deny: &[&str]) -> GateSettings {
+    let owned = |entries: &[&str]| -> Vec<String> { entries.iter().map(|&entry| entry.to_owned()).collect() };
+    GateSettings {
+        own_domains: owned(own_domains),
+        deny: owned(deny),
+        allow_sensitive: false,
+        unwrap_links: true,
+    }
 }
 
 fn gate(own_domains: &[&str], deny: &[&str]) -> Gate {
-    let owned = |entries: &[&str]| -> Vec<String> { entries.iter().map(|&entry| entry.to_owned()).collect() };
-    Gate::new(&owned(own_domains), &owned(deny), false, true).expect("right entries")
+    Gate::new(&settings(own_domains, deny)).expect("right entries")
 }
 
 fn check(input: &str) -> Result<GatedUrl, Refusal> {
@@ -246,8 +256,8 @@ fn own_and_denied_hosts_are_refused() {
 
 #[test]
 fn every_wrong_entry_of_both_lists_is_reported_at_once() {
-    let entries = ["https://x.example/".to_owned(), "corp.example".to_owned()];
-    let errors = Gate::new(&entries, &entries, false, true).expect_err("wrong entries");
+    let entries = ["https://x.example/", "corp.example"];
+    let errors = Gate::new(&settings(&entries, &entries)).expect_err("wrong entries");
     assert_eq!(errors.len(), 2);
     assert!(errors[0].starts_with("own domains, entry 1") && errors[1].starts_with("denied hosts, entry 1"));
 }
@@ -256,7 +266,8 @@ fn every_wrong_entry_of_both_lists_is_reported_at_once() {
 fn tokens_are_refused_unless_they_are_allowed() {
     let input = "https://a.example/?access_token=0123456789abcdef";
     refuses(Refusal::SensitiveToken, &[input]);
-    let allowing = Gate::new(&[], &[], true, true).expect("no entries");
+    let allowing =
+        Gate::new(&GateSettings { allow_sensitive: true, ..settings(&[], &[]) }).expect("no entries");
     assert_eq!(allowing.check(input).expect("allowed").as_str(), input);
 }
 
@@ -264,10 +275,15 @@ fn tokens_are_refused_unless_they_are_allowed() {
 fn a_wrapped_link_is_judged_and_sent_as_its_target() {
     let wrapped = |target: &str| {
         let target: String = url::form_urlencoded::byte_serialize(target.as_bytes()).collect();
-        format!("hxxps://eur01[.]safelinks[.]protection[.]outlook[.]com/?url={target}&data=05|02|victim@corp.example|x")
+        format!(
+            "hxxps://eur01[.]safelinks[.]protection[.]outlook[.]com/?url={target}&data=05|02|victim@corp.example|x"
+        )
     };
     let url = check(&wrapped("https://evil.example/a?b=c")).expect("a URL");
-    assert_eq!((url.as_str(), url.unwrapped_from()), ("https://evil.example/a?b=c", Some(Wrapper::SafeLinks)));
+    assert_eq!(
+        (url.as_str(), url.unwrapped_from()),
+        ("https://evil.example/a?b=c", Some(Wrapper::SafeLinks))
+    );
     assert_eq!(check("https://evil.example/").expect("a URL").unwrapped_from(), None);
     for (target, refusal) in [
         ("http://10.0.0.1/", Refusal::PrivateHost),
@@ -276,7 +292,7 @@ fn a_wrapped_link_is_judged_and_sent_as_its_target() {
     ] {
         refuses(refusal, &[&wrapped(target)]);
     }
-    let leaving = Gate::new(&[], &[], false, false).expect("no entries");
+    let leaving = Gate::new(&GateSettings { unwrap_links: false, ..settings(&[], &[]) }).expect("no entries");
     let left = leaving.check(&wrapped("https://evil.example/")).expect("a URL");
     assert_eq!((left.host(), left.unwrapped_from()), ("eur01.safelinks.protection.outlook.com", None));
 }
@@ -469,7 +485,7 @@ proptest! {
         let _ = check(&text);
         let _ = check(&hostile);
         let _ = check(&format!("http://evil.example/{hostile}"));
-        let _ = Gate::new(&[text.clone(), hostile.clone()], &[text, hostile], false, true);
+        let _ = Gate::new(&settings(&[&text, &hostile], &[&text, &hostile]));
     }
 
     #[test]

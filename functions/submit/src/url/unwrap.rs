@@ -38,7 +38,8 @@ impl Wrapper {
 pub(super) fn unwrap(mut url: Url) -> (Url, Option<Wrapper>) {
     let mut outermost = None;
     for _ in 0..LAYERS {
-        let Some((wrapper, target)) = Wrapper::of(&url).and_then(|wrapper| Some((wrapper, wrapper.target(&url)?)))
+        let Some((wrapper, target)) =
+            Wrapper::of(&url).and_then(|wrapper| Some((wrapper, wrapper.target(&url)?)))
         else {
             break;
         };
@@ -63,7 +64,9 @@ impl Wrapper {
             Some(Self::Proofpoint)
         } else if is_on("linkprotect.cudasvc.com") {
             Some(Self::Barracuda)
-        } else if path == "/url" && registered_domain(host).is_some_and(|domain| domain.starts_with("google.")) {
+        } else if path == "/url"
+            && registered_domain(host).is_some_and(|domain| domain.starts_with("google."))
+        {
             Some(Self::Google)
         } else {
             None

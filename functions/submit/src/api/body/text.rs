@@ -238,9 +238,15 @@ mod tests {
             ("\"http://a.test/ , b.test", vec!["\"http://a.test/", "b.test"]),
             ("\"\",a.test, \" \"", vec!["a.test"]),
             ("http://a.com http://b.com/x  b.com", vec!["http://a.com", "http://b.com/x  b.com"]),
-            ("http://a.com\thxxp://b[.]com, c.com d.com", vec!["http://a.com", "hxxp://b[.]com", "c.com", "d.com"]),
+            (
+                "http://a.com\thxxp://b[.]com, c.com d.com",
+                vec!["http://a.com", "hxxp://b[.]com", "c.com", "d.com"],
+            ),
             ("http://a.com/my file.zip", vec!["http://a.com/my file.zip"]),
-            ("[see http://a.com](http://b.com) <http://c.com|c, d>", vec!["[see http://a.com](http://b.com)", "<http://c.com|c, d>"]),
+            (
+                "[see http://a.com](http://b.com) <http://c.com|c, d>",
+                vec!["[see http://a.com](http://b.com)", "<http://c.com|c, d>"],
+            ),
             ("not a url", vec!["not a url"]),
             ("", vec![]),
         ] {
@@ -274,9 +280,16 @@ mod tests {
 
     #[test]
     fn what_begins_with_no_url_is_no_list_of_urls() {
-        for list in
-            ["http://a.test", "a.test\nb", "hxxp://a[.]test", "url\nx", "\"http://a.test\"", "# x\n1.2.3.4", "[a b](http://a.test)", "<http://a.test|a b>"]
-        {
+        for list in [
+            "http://a.test",
+            "a.test\nb",
+            "hxxp://a[.]test",
+            "url\nx",
+            "\"http://a.test\"",
+            "# x\n1.2.3.4",
+            "[a b](http://a.test)",
+            "<http://a.test|a b>",
+        ] {
             assert!(looks_like_urls(list), "{list}");
         }
         for other in ["hello world", "True", "'urls': []", "5", "<html><body>", "", "#"] {
@@ -286,7 +299,22 @@ mod tests {
 
     #[test]
     fn a_body_of_commas_is_read_in_a_moment() {
-        for piece in [",", ",a", "http://a.test/,", "\",", "a,\"\"\"", "a ", "a.com ", "http://a.com ", "[a](", "<a|", "a.test,", "a.test;", "[[[", "\"\","] {
+        for piece in [
+            ",",
+            ",a",
+            "http://a.test/,",
+            "\",",
+            "a,\"\"\"",
+            "a ",
+            "a.com ",
+            "http://a.com ",
+            "[a](",
+            "<a|",
+            "a.test,",
+            "a.test;",
+            "[[[",
+            "\"\",",
+        ] {
             let body = piece.repeat((1 << 19) / piece.len());
             let _ = read(&body, Limits { max_urls: usize::MAX, ..LIMITS });
             let _ = read(&format!("id,url\n{body}"), LIMITS);

@@ -5,7 +5,8 @@ const KEY: &str = "x7Kq2pV9mZt4Rb8LwN3cYf6HsD1gJ5aQe0uTiXoBkPrM";
 const HEX: &str = "9f3a7c1e5b8d2046af71c3e95d0b84267ea1";
 const UPPER: &str = "K7Q2PV9MZT4RB8LWN3CYF6HSD1GJ5AQE0U";
 const DIGITS: &str = "4839205716";
-const JWT: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9P";
+const JWT: &str =
+    "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9P";
 
 pub(in crate::url) fn filled(text: &str) -> String {
     let mut filled = String::new();

@@ -48,12 +48,16 @@ pub(super) enum Look {
     Hex,
     /// `$paste`: a key of 32 bytes in Base58, as `PrivateBin` writes it.
     Paste,
+    /// `$ics`: a file of a calendar.
+    Ics,
+    /// `$keyics`: a file of a calendar whose name is a key.
+    KeyIcs,
     /// `$kind`: what SharePoint writes for a kind of file, such as `:w:`.
     Kind,
 }
 
 impl Look {
-    const ALL: [(&'static str, Self); 11] = [
+    const ALL: [(&'static str, Self); 13] = [
         ("any", Self::Any),
         ("secret", Self::Secret),
         ("code", Self::Code),
@@ -64,6 +68,8 @@ impl Look {
         ("share", Self::Share),
         ("hex", Self::Hex),
         ("paste", Self::Paste),
+        ("ics", Self::Ics),
+        ("keyics", Self::KeyIcs),
         ("kind", Self::Kind),
     ];
 
@@ -104,6 +110,9 @@ impl Looks {
         );
         looks.set(Look::Hex, value.len() == 20 && is_drawn && has_only(value, u8::is_ascii_hexdigit));
         looks.set(Look::Paste, matches!(value.len(), 43 | 44) && is_drawn && is_alnum());
+        let calendar = value.strip_suffix(".ics");
+        looks.set(Look::Ics, calendar.is_some());
+        looks.set(Look::KeyIcs, is_drawn && calendar.is_some_and(|name| name.len() >= SHORT_KEY));
         looks.set(Look::Kind, value.len() == 3 && value.starts_with(':') && value.ends_with(':'));
         looks
     }
@@ -178,7 +187,9 @@ fn readable(bytes: Vec<u8>) -> Option<String> {
 
 /// Whether some part of a value was drawn at random: an odd piece of five characters, or a dozen in several.
 pub(in crate::url) fn is_drawn(value: &str) -> bool {
-    let odd = || value.split(|char: char| !char.is_ascii_alphanumeric()).filter(|piece| is_odd(piece)).map(str::len);
+    let odd = || {
+        value.split(|char: char| !char.is_ascii_alphanumeric()).filter(|piece| is_odd(piece)).map(str::len)
+    };
     odd().max().unwrap_or_default() >= 5 || odd().sum::<usize>() >= 12
 }
 
@@ -224,8 +235,10 @@ fn starts_as_the_alphabet(letters: &str) -> bool {
 /// Whether letters change their case too often for words, or have no vowel, or are in the alphabet's order.
 fn is_shuffled(letters: &str) -> bool {
     let bytes = letters.as_bytes();
-    let changes = bytes.windows(2).filter(|pair| pair[0].is_ascii_uppercase() != pair[1].is_ascii_uppercase()).count();
-    let often = changes >= 4 && (changes * 2 >= bytes.len() || (bytes.len() >= LONG_KEY && changes * 3 >= bytes.len()));
+    let changes =
+        bytes.windows(2).filter(|pair| pair[0].is_ascii_uppercase() != pair[1].is_ascii_uppercase()).count();
+    let often = changes >= 4
+        && (changes * 2 >= bytes.len() || (bytes.len() >= LONG_KEY && changes * 3 >= bytes.len()));
     let mut kinds = bytes.to_ascii_lowercase();
     kinds.sort_unstable();
     kinds.dedup();

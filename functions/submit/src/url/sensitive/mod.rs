@@ -107,7 +107,8 @@ impl Link {
         // `/page;jsessionid=..`
         let in_path = url.path().split(['/', ';']).filter(|part| part.contains('='));
         let whole = (!fragment.is_empty()).then(|| ("#".to_owned(), percent_decoded(fragment)));
-        let pairs = pairs(url.query().unwrap_or_default()).chain(pairs(in_fragment)).chain(in_path.flat_map(pairs));
+        let pairs =
+            pairs(url.query().unwrap_or_default()).chain(pairs(in_fragment)).chain(in_path.flat_map(pairs));
         Self {
             host: without_root(url.host_str().unwrap_or_default()).to_owned(),
             path: segments(url.path()),
@@ -126,7 +127,8 @@ fn pairs(query: &str) -> impl Iterator<Item = (String, String)> {
     // A plus is kept: here it is a character of Base64 more often than a blank.
     let query = query.replace('+', "%2B");
     let pairs = form_urlencoded::parse(query.as_bytes());
-    let pairs: Vec<_> = pairs.take(PAIRS).map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
+    let pairs: Vec<_> =
+        pairs.take(PAIRS).map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
     pairs.into_iter()
 }
 

@@ -1,9 +1,9 @@
 //! The shape of a link, as the rules write it: like a URL, with words in place of what varies.
 //!
-//! - **Host**: domains with everything below them, `a.com|b.com`; `*` is any host.
+//! - **Host**: domains with everything below them, `a.com|b.com`; `hooks.*` is a host whose name begins so; `*` is any.
 //! - **Path**: the beginning of the path, segment by segment. `reset|recover` is one of these words, whatever their case
-//!   and separators, with or without an ending such as `.php`; `*reset*` has it inside; `@reset` is one of a list of
-//!   words; `*` is any segment and `**` any number of them; `$key` is a value of that [`Look`], `bot$any` one behind a
+//!   and separators, with or without an ending such as `.php`; `=reset` is without one; `*reset*` has the word inside;
+//!   `@reset` is one of a list of words; `*` is any segment and `**` any number of them; `$key` is a value of that [`Look`], `bot$any` one behind a
 //!   prefix; `!` is the end.
 //! - **Query**: `sig|signature=$any&se=$time` are parameters that must all be there, each by one of its names and with
 //!   one of its values. Parameters of the fragment count too, and the fragment itself is named `#`.
@@ -41,7 +41,8 @@ pub(super) struct Text {
 impl Text {
     pub(super) fn new(raw: String) -> Self {
         let plain = plain_name(&raw);
-        let stem = raw.split_once('.').map_or(plain.len(), |(stem, _)| plain_name(stem).len().min(plain.len()));
+        let stem =
+            raw.split_once('.').map_or(plain.len(), |(stem, _)| plain_name(stem).len().min(plain.len()));
         let mut this = Self { looks: Looks::of(&raw), raw, plain, stem, lists: 0 };
         for (bit, list) in WORD_LISTS.iter().enumerate() {
             this.lists |= u32::from(list.iter().any(|word| word.fits(&this))) << bit;
@@ -70,6 +71,7 @@ enum Segment {
 enum Word {
     Any,
     Is(String),
+    IsWhole(String),
     Begins(String),
     Ends(String),
     Holds(String),
@@ -100,11 +102,16 @@ impl Pattern {
     }
 
     pub(super) fn matches(&self, link: &Link) -> bool {
-        let on_host = || self.hosts.is_empty() || self.hosts.iter().any(|host| is_under(&link.host, host));
+        let is_on = |host: &str| match host.strip_suffix('*') {
+            Some(start) => link.host.starts_with(start),
+            None => is_under(&link.host, host),
+        };
+        let on_host = || self.hosts.is_empty() || self.hosts.iter().any(|host| is_on(host));
         let has = |parameter: &Parameter| link.pairs.iter().any(|(name, value)| parameter.fits(name, value));
         on_host()
             && self.query.iter().all(has)
-            && (follows(&self.path, &link.path) || (!self.path.is_empty() && follows(&self.path, &link.fragment_path)))
+            && (follows(&self.path, &link.path)
+                || (!self.path.is_empty() && follows(&self.path, &link.fragment_path)))
     }
 }
 
@@ -146,6 +153,9 @@ impl Word {
             let look = Look::named(name).unwrap_or_else(|| panic!("no look {name}"));
             return if prefix.is_empty() { Self::Looks(look) } else { Self::BeginsAndLooks(prefix, look) };
         }
+        if let Some(word) = text.strip_prefix('=') {
+            return Self::IsWhole(plain_name(word));
+        }
         let word = plain_name(text.trim_matches('*'));
         match (text.starts_with('*'), text.ends_with('*')) {
             (true, true) if word.is_empty() => Self::Any,
@@ -160,6 +170,7 @@ impl Word {
         match self {
             Self::Any => !text.raw.is_empty(),
             Self::Is(word) => text.plain == *word || text.plain[..text.stem] == *word,
+            Self::IsWhole(word) => text.plain == *word,
             Self::Begins(word) => text.plain.starts_with(word.as_str()),
             Self::Ends(word) => text.plain.ends_with(word.as_str()),
             Self::Holds(word) => text.plain.contains(word.as_str()),

@@ -37,18 +37,19 @@ const fn link(opens: &'static str, pattern: &'static str, example: &'static str)
 pub(super) const LISTS: &[(&str, &str)] = &[
     ("reset", "*resetpassword*|*passwordreset*|*resetpw*|*pwreset*|*pwdreset*|*forgotpassword*|*forgottenpassword*|forgot|*lostpassword*|*recoverpassword*|*passwordrecover*|*recoveraccount*|*accountrecover*|*changepassword*|*passwordchange*|*setpassword*|*createpassword*|*newpassword*|*updatepassword*|*choosepassword*|*restorepassword*|*passwordrestore*|*resetverify*|*passwortzur*|reset|recover|recovery|unlock|restore|pwr"),
     ("magic", "*magiclink*|*magiclogin*|*magicsign*|*magicauth*|*loginmagic*|*passwordless*|*loginlink*|*signinlink*|*emaillogin*|*emailsignin*|*loginwithemail*|*signinwithemail*|*loginbyemail*|*loginemail*|*signinemail*|*onetimelogin*|*onetimelink*|*oneclicklogin*|*autologin*|*tokenlogin*|*logintoken*|*verifylogin*|*loginverify*|*instantlogin*|magic|otl|otp"),
-    ("confirm", "*verifyemail*|*verifymail*|*verifyaccount*|*verifyuser*|*emailverif*|*accountverif*|*emailvalid*|*validateemail*|*confirmemail*|*confirmmail*|*emailconfirm*|*confirmaccount*|*accountconfirm*|*confirmregistration*|*registrationconfirm*|*confirmsignup*|*confirmuser*|*confirmsubscription*|*activateaccount*|*accountactivat*|*useractivat*|*activateuser*|*doubleoptin*|*confirmnewemail*|*confirmchange*|confirm|confirmation|verify|verification|activate|activation|validate|optin"),
+    ("confirm", "wpactivate|*verifytoken*|*verifyemail*|*verifymail*|*verifyaccount*|*verifyuser*|*emailverif*|*accountverif*|*emailvalid*|*validateemail*|*confirmemail*|*confirmmail*|*emailconfirm*|*confirmaccount*|*accountconfirm*|*confirmregistration*|*registrationconfirm*|*confirmsignup*|*confirmuser*|*confirmsubscription*|*activateaccount*|*accountactivat*|*useractivat*|*activateuser*|*doubleoptin*|*confirmnewemail*|*confirmchange*|confirm|confirmation|verify|verification|activate|activation|validate|optin"),
     ("invite", "*invite*|*invitation*|*joinworkspace*|*jointeam*|*joinorg*|joinlink"),
     ("signup", "*signup*|*register*|*registration*|*enroll*|*onboarding*|join|welcome"),
     ("login", "login|signin|logon|auth|session|sessions|sso|account|accounts|user|users|u"),
     ("account", "password|passwords|pass|pwd|account|accounts|user|users"),
+    ("calendar", "*calendar*|*caldav*|ical|icalendar|ics|webcal"),
     ("key", "token|tokenhash|key|code|ticket|otp|hash|c|h|k|t"),
 ];
 
 #[rustfmt::skip] // one rule a line, however long
 const LINKS: &[Rule] = &[
     // Whatever the host: parameters that are named like secrets.
-    link("an access token", "*?accesstoken|accesskey|apitoken|authkey|authorization|authtoken|bearer|bearertoken|idtoken|jwt|oauthtoken|privatetoken|refreshtoken|securitytoken|sessiontoken|ssotoken|sastoken|bottoken|feedtoken|icaltoken|usertoken|xamzsecuritytoken=$secret", "https://a.example/?access_token=ya29abcdefg"),
+    link("an access token", "*?accesstoken|accesskey|apitoken|authkey|authorization|authtoken|bearer|bearertoken|idtoken|jwt|oauthtoken|privatetoken|refreshtoken|securitytoken|sessiontoken|ssotoken|sastoken|bottoken|feedtoken|icaltoken|usertoken|circletoken|xamzsecuritytoken=$secret", "https://a.example/?access_token=ya29abcdefg"),
     link("an API key", "*?apikey|xapikey|clientsecret|secretkey|apisecret|appsecret|sharedsecret|privatekey|subscriptionkey|ocpapimsubscriptionkey|workflowapikey|zapikey|xfunctionskey=$secret", "https://a.example/?api_key={h16}"),
     link("a password reset", "*?resetcode|resetkey|resettoken|resetpasswordtoken|passwordtoken|passwordresettoken|passwordresetkey|recoverytoken|recoverycode|unlocktoken=$code", "https://a.example/?reset_token={k12}"),
     link("a confirmation", "*?confirmationtoken|confirmationcode|confirmationkey|confirmtoken|confirmcode|confirmkey|activationtoken|activationcode|activationkey|emailtoken|verificationtoken|verificationcode|verificationkey|verifytoken|verifycode|oobcode|subscriptiontoken=$code", "https://a.example/?confirmation_token={k20}"),
@@ -64,6 +65,7 @@ const LINKS: &[Rule] = &[
     link("an OAuth code", "*?code=$key&state=$key", "https://a.example/?code={k8}&state={k8}"),
     link("an OAuth code", "*?code=$long&scope|iss|sessionstate|authuser=$any", "https://a.example/cb?code={k24}&scope=email"),
     link("an OAuth code", "*/**/*callback*|*oauth*|*oidc*|*sso*|*redirect*|auth|cb?code=$key&state|scope|iss=$any", "https://a.example/oauth/callback?code={k8}&state=1"),
+    link("an OAuth code", "*/**/*callback*|*oauth*|*oidc*?code=$any&state=$any", "https://a.example/login/callback?code=x7K&state=1"),
     link("an OAuth code", "*/**/*callback*|*oauth*|*oidc*?code=$long", "https://a.example/auth/callback?code={k24}"),
     link("an OAuth 1 verifier", "*?oauthverifier=$code", "https://a.example/cb?oauth_token={k20}&oauth_verifier={k20}"),
 
@@ -88,7 +90,9 @@ const LINKS: &[Rule] = &[
     link("an invitation", "*/**/@invite|accept|join/!?@key|invite|invitation|secret|id|i=$code", "https://a.example/accept-invite?key={k8}"),
     link("an invitation", "*/**/@signup?token|key|ticket|invite|invitation|invitecode=$code", "https://a.example/signup?token={k12}"),
     link("an invitation", "*/**/join|accept/$key/!", "https://a.example/join/{k20}"),
-    link("a step that only its bearer may take", "*?action|mode|task|view|layout|operation|flow|purpose|step|do|type|intent|event=rp|resetpass|resetpwd|signup|emailchange|recoveremail|*activate|*confirm|*verify|@reset|@magic|@confirm|@invite&@key|secret|oob=$code", "https://blog.example/wp-login.php?action=rp&key={k20}&login=admin"),
+    link("a password reset", "*?wcresetpassword|resetpassword|showresetform=true|1&@key=$code", "https://shop.example/?wc_reset_password=true&id=1&key={k20}"),
+    link("a link to sign in", "*/**/=login|=signin|=logon|=auth/!?token|key|code=$key", "https://app.example/login?token={k8}"),
+    link("a step that only its bearer may take", "*?action|mode|task|view|layout|operation|flow|purpose|step|do|type|intent|event=rp|resetpass|resetpwd|signup|emailchange|recoveremail|*activate|*confirm|*verify|@reset|@magic|@confirm|@invite&token|tokenhash|key|code|ticket|otp|hash|k|secret|oob=$code", "https://blog.example/wp-login.php?action=rp&key={k20}&login=admin"),
     link("a Supabase sign-in", "*/auth/v1/verify|callback?token|tokenhash|code=$code", "https://x.supabase.co/auth/v1/verify?token={h40}&type=recovery"),
     link("an Auth0 ticket", "*/u|lo/**?ticket=$any", "https://x.auth0.com/u/reset-verify?ticket=x7Kq#"),
     link("a Ghost sign-in", "*/members?token=$key&action=signin|signup|subscribe", "https://blog.example/members/?token={k20}&action=signin"),
@@ -103,14 +107,15 @@ const LINKS: &[Rule] = &[
 
     // Signed for a while.
     link("a signed URL", "*?signature|*signature|xamzsignature|xgoogsignature|xosssignature|qsignature=$long", "https://a.example/x?signature={k20}"),
-    link("a signed URL", "*?sig|signature|sign|mac|hmac|xamzsignature|xgoogsignature|md5=$any&se|sv|st|expires|expire|exp|expiry|expiration|e|ttl|ts|timestamp|until|valid|validuntil|validto|deadline|keypairid|policy|googleaccessid|awsaccesskeyid|ossaccesskeyid|keyid=$time|$version|$key|$long", "https://a.blob.core.windows.net/c/b?sv=2022-11-02&se=2026-01-01T00%3A00%3A00Z&sr=b&sp=r&sig=x7K%3D"),
-    link("a signed URL", "*?token|hash|key|st|verify|h|s|auth|t=$key&expires|expire|exp|expiry|expiration|validuntil|expireson|validto=$time", "https://cdn.example/x?token={k16}&expires=1700000000"),
+    link("a signed URL", "*?sig|signature|mac|hmac|xamzsignature|xgoogsignature|md5=$any&se|sv|st|expires|expire|exp|expiry|expiration|e|ttl|ts|timestamp|until|valid|validuntil|validto|deadline|keypairid|policy|googleaccessid|awsaccesskeyid|ossaccesskeyid|keyid=$time|$version|$key|$long", "https://a.blob.core.windows.net/c/b?sv=2022-11-02&se=2026-01-01T00%3A00%3A00Z&sr=b&sp=r&sig=x7K%3D"),
+    link("a signed URL", "*?token|hash|key|st|sign|verify|h|s|auth|t=$key&expires|expire|exp|expiry|expiration|validuntil|expireson|validto=$time", "https://cdn.example/x?token={k16}&expires=1700000000"),
     link("a signed URL", "*?hdnts|hdnea|hdntl|token|cdntoken=*hmac*", "https://cdn.example/v?hdnts=exp=1700000000~acl=/*~hmac={h16}"),
     link("a signed URL", "*?cloudfrontsignature|googlesignature|bunnytoken|authsig|qsignaltime|urlsignature=$any", "https://cdn.example/v?CloudFront-Signature={k20}"),
     link("a signed URL", "*?key|authkey|sign|auth=$long&qkeytime|qsigntime|uid|rand=$any", "https://cdn.example/v?auth_key=1700000000-0-0-{h32}&rand=1"),
     link("an Alibaba or Tencent signed URL", "*?qsignature|xosssignature|xobssignature|xtossignature|xcossignature=$secret", "https://b.oss-cn-x.aliyuncs.com/o?x-oss-signature={h32}"),
 
     // Function keys and incoming web hooks.
+    link("an Azure function", "azurewebsites.net|azurefunctions.net/api/**?code=$key", "https://x.azurewebsites.net/api/f?code={k10}"),
     link("an Azure function", "azurewebsites.net|azurefunctions.net|azure-api.net|azurecontainerapps.io?code=$long", "https://x.azurewebsites.net/api/f?code={k40}=="),
     link("an Azure workflow", "logic.azure.com|api.powerplatform.com|azure-apihub.net?sig=$any", "https://prod-1.westeurope.logic.azure.com/workflows/x/triggers/manual/paths/invoke?api-version=1&sig=x7K"),
     link("an Azure runbook", "azure-automation.net/webhooks?token=$any", "https://x.webhook.we.azure-automation.net/webhooks?token={k40}"),
@@ -121,12 +126,15 @@ const LINKS: &[Rule] = &[
     link("a Telegram bot", "api.telegram.org/**/bot$secret", "https://api.telegram.org/bot{d9}:{k35}/sendMessage"),
     link("a Google Chat web hook", "chat.googleapis.com/v1/spaces/**?key|token=$any", "https://chat.googleapis.com/v1/spaces/x/messages?key=a&token=b"),
     link("a Zapier web hook", "hooks.zapier.com/hooks/*/$any/$any", "https://hooks.zapier.com/hooks/catch/{d6}/{k6}/"),
-    link("a Make web hook", "make.com|integromat.com|celonis.com/$long/!", "https://hook.eu1.make.com/{k32}"),
+    link("a Make web hook", "hook.*/$key/!", "https://hook.eu1.make.com/{k32}"),
     link("an IFTTT web hook", "maker.ifttt.com/trigger/*/**/key/$any", "https://maker.ifttt.com/trigger/x/with/key/{k22}"),
-    link("an n8n web hook", "n8n.cloud/webhook*/$any", "https://x.app.n8n.cloud/webhook/orders"),
-    link("a web hook", "*/**/webhook|webhooks|webhooktest|webhookwaiting|hook|hooks|webhookb2|inboundwebhook|genericwebhook|catch|incoming|sendwebhookdata|webhooktriggers/**/$long", "https://n8n.corp.example/webhook/{h8}-{h4}-{h4}-{h4}-{h12}"),
+    link("a Make web hook", "hook.eu1.make.com|hook.eu2.make.com|hook.us1.make.com|hook.us2.make.com|hook.integromat.com/$any/!", "https://hook.eu1.make.com/orders"),
+    link("an n8n web hook", "n8n.cloud|n8n.*/webhook*/$any", "https://x.app.n8n.cloud/webhook/orders"),
+    link("a web hook", "*/**/webhook|webhooks|webhooktest|webhookwaiting|hook|hooks|webhookb2|inboundwebhook|genericwebhook|catch|incoming|sendwebhookdata|webhooktriggers/**/$key", "https://n8n.corp.example/webhook/{h8}-{h4}-{h4}-{h4}-{h12}"),
     link("a web hook", "*/**/*webhook*|*incominghook*|triggerwebhook|genericwebhooktrigger/**?token|key|secret|code|auth|sig|signature|apikey=$code", "https://ci.example/generic-webhook-trigger/invoke?token={k12}"),
-    link("a web hook", "hooks.airtable.com|hooks.torq.io|hooks.tray.io|webhooks.workato.com|webhooks.integrately.com|hooks.nabu.casa|connect.pabbly.com|api.pipedream.com|webhook.frontapp.com|automation.atlassian.com|hooks.tines.com/**/$long", "https://hooks.torq.io/v1/{k24}"),
+    link("a web hook", "hooks.*|webhooks.*|webhook.*|connect.pabbly.com|automation.atlassian.com/**/$key", "https://hooks.torq.io/v1/{k24}"),
+    link("a Pipedream web hook", "m.pipedream.net", "https://eo{k11}.m.pipedream.net/"),
+    link("a Pushover message", "api.pushover.net?token=$any", "https://api.pushover.net/1/messages.json?token={k30}"),
     link("a Tines web hook", "tines.com|tines.io/webhook/$any/$any", "https://x.tines.com/webhook/{h32}/{h32}"),
     link("a Feishu or Lark web hook", "open.feishu.cn|open.larksuite.com/openapis/bot/*/hook/$any", "https://open.feishu.cn/open-apis/bot/v2/hook/{h32}"),
     link("a WeCom web hook", "qyapi.weixin.qq.com/cgibin/webhook/send?key=$any", "https://qyapi.weixin.qq.com/cgi-bin/webhook/send?key={h32}"),
@@ -166,6 +174,11 @@ const LINKS: &[Rule] = &[
     link("a OneDrive file", "1drv.ms/$key", "https://1drv.ms/{k12}"),
     link("a Nextcloud file", "*/**/s/$share", "https://cloud.example/s/Ab3dEf6hIj9kLmN"),
     link("a Nextcloud file", "*/**/indexphp/s|f/$key", "https://cloud.example/index.php/s/{k15}"),
+    link("an ownCloud file", "*/**/publicphp|public?service=$any&t=$any", "https://cloud.example/public.php?service=files&t={h16}"),
+    link("a FileSender file", "*?s=download&token=$key", "https://filesender.example/?s=download&token={h32}"),
+    link("a Baidu or TeraBox file", "pan.baidu.com|terabox.com|1024terabox.com/s|share/$any", "https://pan.baidu.com/s/1{k22}?pwd=x7Kq"),
+    link("a kDrive or Koofr file", "kdrive.infomaniak.com|koofr.eu|koofr.net/links|share|app/**/$key", "https://kdrive.infomaniak.com/app/share/123/{h8}-{h4}-{h4}-{h4}-{h12}"),
+    link("a Frame.io review", "frame.io|f.io/reviews|presentations|r/**/$key", "https://app.frame.io/reviews/{h8}-{h4}-{h4}-{h4}-{h12}"),
     link("a Nextcloud calendar or file", "*/**/publiccalendars|publicfiles|publicwebdav|dav/**/$long", "https://cloud.example/remote.php/dav/public-calendars/{k16}?export"),
     link("a Seafile file", "*/**/f|d|u/$hex", "https://seafile.example/f/{h20}/"),
     link("a Mega file", "mega.nz|mega.io|mega.co.nz/file|folder|embed|chat|collection/$any?#=$any", "https://mega.nz/file/{k8}#{k43}"),
@@ -189,7 +202,7 @@ const LINKS: &[Rule] = &[
     link("a share of Evernote", "evernote.com/shard/*/sh/$any/$any", "https://www.evernote.com/shard/s1/sh/{h32}/{k32}"),
     link("a secret that is shown once", "onetimesecret.com|eu.onetimesecret.com|secret.link|pwpush.com|yopass.se|privnote.com|quickforget.com|saltify.io|cryptgeon.org|scrt.link|password.link|eu.pwpush.com|us.pwpush.com/**/$key", "https://onetimesecret.com/secret/{k31}"),
     link("a secret that is shown once", "send.bitwarden.com|vault.bitwarden.com|vault.bitwarden.eu|privnote.com|yopass.se|share.1password.com|send.vis.ee|privatebin.net|privatebin.info|bin.veracry.pt|scrt.link?#=$key|*/$any", "https://send.bitwarden.com/#{k22}/{k22}"),
-    link("an encrypted paste", "*?#=$paste", "https://paste.example/?{h16}#{k44}"),
+    link("an encrypted paste", "paste.*|privatebin.*|bin.*|pb.*|zerobin.*?#=$paste", "https://paste.example/?{h16}#{k44}"),
     link("a shared note, board or table", "airtable.com|smartsheet.com|lucid.app|miro.com|quip.com/**?token|sharelinkid|eqbct|invitationid|invite=$any", "https://app.smartsheet.com/b/publish?EQBCT={h32}"),
 
     // Meetings and groups.
@@ -209,9 +222,10 @@ const LINKS: &[Rule] = &[
     link("a calendar", "calendar.google.com/**/ical|feeds/**/private-$any", "https://www.calendar.google.com/calendar/ical/a/private-{h32}/basic.ics"),
     link("a calendar", "outlook.office365.com|outlook.office.com|outlook.live.com/owa/calendar/$any/$any", "https://outlook.office365.com/owa/calendar/{h32}@corp.example/{h32}/calendar.ics"),
     link("a calendar", "icloud.com/published|webcal/*/$any", "https://p01-caldav.icloud.com/published/2/{k60}"),
-    link("a calendar", "*/**/*ics*|*ical*|*calendar*|*webcal*|*caldav*/**/$long", "https://app.example/calendar/{k24}.ics"),
-    link("a calendar", "*/**/*calendar*|*ical*|*feed*|*schedule*/**/*_$long|$long", "https://lms.example/feeds/calendars/user_{k40}.ics"),
-    link("a calendar", "*/**/*ics*|*ical*|*calendar*|*feed*|*rss*|*atom*|*webcal*?token|key|s|t|secret|auth|hash|cachekey|passphrasekey|icaltoken|k|u|uid=$key", "https://app.example/calendar.ics?s={k20}"),
+    link("a calendar", "icloud.com/ca/subscribe/**", "https://p01-calendarws.icloud.com/ca/subscribe/1/{k20}"),
+    link("a calendar", "*/**/$keyics", "https://lms.example/feeds/user_{k40}.ics"),
+    link("a calendar", "*/**/@calendar/**/$key/!", "https://app.example/ical/{k12}"),
+    link("a calendar", "*/**/@calendar|$ics|feed|feeds|rss|atom?token|key|s|secret|auth|hash|cachekey|passphrasekey|u=$key", "https://app.example/events.ics?s={k20}"),
     link("a calendar", "teamup.com/feed|ks*/**/$key", "https://ics.teamup.com/feed/ks{k16}/0.ics"),
 
     // Payments.
@@ -222,8 +236,11 @@ const LINKS: &[Rule] = &[
     link("a payment", "mollie.com|mollie.nl/**/checkout|paymentscreen|payscreen/**/$key", "https://www.mollie.com/checkout/select-method/{k10}"),
     link("a payment", "adyen.com|adyenpayments.com|klarna.com|klarnacdn.net|gocardless.com|checkout.com|worldpay.com|sumup.com|razorpay.com|rzp.io|paddle.com|chargebee.com|recurly.com|authorize.net|braintreepayments.com|squareup.com|square.link|stripe.com|2checkout.com|xendit.co|midtrans.com|payfast.co.za|mercadopago.com|flutterwave.com|paystack.com|coinbase.com|bitpay.com/**/$long", "https://pay.gocardless.com/obauth/{k20}"),
     link("a payment", "adyen.com|adyenpayments.com|klarna.com|gocardless.com|checkout.com|worldpay.com|razorpay.com|paddle.com|chargebee.com|recurly.com|authorize.net|squareup.com|stripe.com|2checkout.com|mercadopago.com?sessionid|session|sid|token|id|key|d|prefid|hsid|orderid|redirectresult=$long", "https://checkoutshopper-live.adyen.com/checkoutshopper/start?sessionId=CS{u16}"),
-    link("a payment", "*/**/checkout|checkouts|checkoutsession|paymentsession|pay|payment|payments|paymentlink/**/$long", "https://shop.example/checkouts/c/{h32}/information"),
+    link("a payment", "*/**/checkout|checkouts|checkoutsession|paymentsession|paymentlink|paymentlinks/**/$long", "https://shop.example/checkouts/c/{h32}/information"),
     link("a payment", "*/**/checkout|checkouts|pay|payment|payments|paynow|*billing*portal*?session|sessionid|sessiontoken|token|key|secret|paymenttoken=$key", "https://shop.example/checkout?session_id={k24}"),
+    link("a payment", "pay.*|payment.*|payments.*|checkout.*|secure-checkout.*|invoice.*|billing.*/**/$long", "https://pay.example/payment/{h8}-{h4}-{h4}-{h4}-{h12}"),
+    link("a payment", "pay.klarna.com|pay.gocardless.com|pay.sumup.com|pay.paddle.com|adyen.link|checkout.stripe.com|invoice.stripe.com|billing.stripe.com/**/$key", "https://live.adyen.link/PL{u16}"),
+    link("a payment", "squareup.com/payinvoice/$any", "https://squareup.com/pay-invoice/inv:0-x"),
     link("a billing portal", "*/**/billing|portal|p/session|sessions/$key", "https://billing.example/p/session/{k24}"),
 ];
 
@@ -377,12 +394,16 @@ fn is_jwt([header, body, _]: [&str; 3]) -> bool {
 /// The number of a bot's user in Base64, a time, and a signature.
 fn is_discord([user, time, signature]: [&str; 3]) -> bool {
     let is_number = |bytes: Vec<u8>| bytes.len() >= 15 && bytes.iter().all(u8::is_ascii_digit);
-    (6..=7).contains(&time.len()) && signature.len() >= 27 && URL_SAFE_NO_PAD.decode(user).is_ok_and(is_number)
+    (6..=7).contains(&time.len())
+        && signature.len() >= 27
+        && URL_SAFE_NO_PAD.decode(user).is_ok_and(is_number)
 }
 
 impl Token {
     fn is_in(&self, text: &str) -> bool {
-        self.marks.iter().any(|mark| text.match_indices(mark).any(|(at, _)| self.is_at(text.as_bytes(), at, mark.len())))
+        self.marks
+            .iter()
+            .any(|mark| text.match_indices(mark).any(|(at, _)| self.is_at(text.as_bytes(), at, mark.len())))
     }
 
     fn is_at(&self, text: &[u8], at: usize, mark: usize) -> bool {
@@ -416,7 +437,9 @@ mod tests {
         for token in TOKENS {
             let example = filled(token.example);
             assert!(token.is_in(&format!("https://a.example/?x={example}&y=1")), "{} {example}", token.opens);
-            assert!(!token.is_in(&format!("https://a.example/?x={}&y=1", token.marks[0])) || token.least == 0);
+            assert!(
+                !token.is_in(&format!("https://a.example/?x={}&y=1", token.marks[0])) || token.least == 0
+            );
         }
         for (opens, example) in [
             ("Telegram", "https://a.example/?x={d10}:{k35}"),
