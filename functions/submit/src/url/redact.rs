@@ -19,7 +19,7 @@ const LEFT_OUT: char = '…';
 const SECRET: usize = 10;
 
 /// Words after which a secret follows, as [`plain_name`] writes them.
-const ANNOUNCING: [&str; 27] = [
+const ANNOUNCING: [&str; 24] = [
     "authorization",
     "basic",
     "bearer",
@@ -31,7 +31,6 @@ const ANNOUNCING: [&str; 27] = [
     "jwt",
     "kennwort",
     "key",
-    "login",
     "pass",
     "passcode",
     "passphrase",
@@ -45,9 +44,10 @@ const ANNOUNCING: [&str; 27] = [
     "setcookie",
     "sid",
     "token",
-    "u",
-    "user",
 ];
+
+/// Options of commands that say the same: `curl -u`.
+const FLAGS: [&str; 3] = ["login", "u", "user"];
 
 /// Parts of a parameter's or header's name that say the same.
 const IN_NAMES: [&str; 14] = [
@@ -68,12 +68,11 @@ fn without_secrets(text: &str) -> String {
         return host;
     }
     let mut shown = String::with_capacity(text.len());
-    for word in text.split_inclusive(|char: char| {
-        char.is_whitespace() || matches!(char, '"' | '`' | '|' | ',' | '<' | '>')
-    }) {
-        let bare = word.trim_matches(|char: char| !char.is_alphanumeric());
+    let is_end = |char: char| char.is_whitespace() || matches!(char, '"' | '`' | '|' | ',' | '<' | '>');
+    let mut words = text.split_inclusive(is_end).peekable();
+    while let Some(word) = words.next() {
         shown.push_str(&word_without_secrets(word));
-        if announces(bare, word) {
+        if announces(word) && words.peek().is_some() {
             shown.push(LEFT_OUT);
             break;
         }
@@ -93,11 +92,11 @@ fn host_of_secret_url(text: &str) -> Option<String> {
 }
 
 /// Whether the rest of the text is a secret, by the word before it: `password`, `X-Api-Key:`, `-u`.
-fn announces(bare: &str, word: &str) -> bool {
-    let name = plain_name(bare);
+fn announces(word: &str) -> bool {
+    let name = plain_name(word.trim_matches(|char: char| !char.is_alphanumeric()));
+    let is_flag = word.starts_with('-') && FLAGS.contains(&name.as_str());
     let is_header = word.trim_end().ends_with(':') && IN_NAMES.iter().any(|part| name.contains(part));
-    let is_flag = word.starts_with('-') || name.len() > 1;
-    (is_flag && ANNOUNCING.contains(&name.as_str())) || is_header
+    is_flag || is_header || ANNOUNCING.contains(&name.as_str())
 }
 
 fn word_without_secrets(word: &str) -> String {
@@ -185,6 +184,8 @@ mod tests {
             "ftp://evil.example/invoice.pdf",
             "mailto:someone@evil.example",
             "an object of type `ipv4-addr`",
+            "an object of type `user`",
+            "password",
             "an indicator with a pattern in `sigma`",
             "http://ev il.example/",
             "not-a-url, really",

@@ -4,8 +4,9 @@
 use std::borrow::Cow;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
-use url::{Host, Url, form_urlencoded};
+use url::{Host, Url};
 
 use super::{
     host::{is_plausible, is_under, registered_domain, without_root},
@@ -153,12 +154,13 @@ fn with_both_slashes(url: String) -> String {
 
 /// A text with its percent-encoding undone. Bytes that are no UTF-8 become replacement characters.
 pub(super) fn percent_decoded(text: &str) -> String {
-    let escaped = text.replace('&', "%26").replace('=', "%3D").replace('+', "%2B");
-    form_urlencoded::parse(escaped.as_bytes()).next().map(|(name, _)| name.into_owned()).unwrap_or_default()
+    percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
 #[cfg(test)]
 mod tests {
+    use url::form_urlencoded;
+
     use super::*;
 
     fn unwrapped(text: &str) -> (String, Option<Wrapper>) {

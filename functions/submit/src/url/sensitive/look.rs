@@ -40,6 +40,8 @@ pub(super) enum Look {
     Long,
     /// `$time`: a point of time or a number of seconds.
     Time,
+    /// `$unix`: seconds or milliseconds since 1970, in this century.
+    Unix,
     /// `$version`: a date or a number with a dot.
     Version,
     /// `$share`: 15 letters and digits, as Nextcloud draws them.
@@ -57,13 +59,14 @@ pub(super) enum Look {
 }
 
 impl Look {
-    const ALL: [(&'static str, Self); 13] = [
+    const ALL: [(&'static str, Self); 14] = [
         ("any", Self::Any),
         ("secret", Self::Secret),
         ("code", Self::Code),
         ("key", Self::Key),
         ("long", Self::Long),
         ("time", Self::Time),
+        ("unix", Self::Unix),
         ("version", Self::Version),
         ("share", Self::Share),
         ("hex", Self::Hex),
@@ -99,6 +102,10 @@ impl Looks {
         looks.set(Look::Key, is_drawn);
         looks.set(Look::Long, is_drawn && value.len() >= LONG_KEY);
         looks.set(Look::Time, value.len() >= 2 && is_time(value));
+        looks.set(
+            Look::Unix,
+            matches!(value.len(), 10 | 13) && value.starts_with('1') && has_only(value, u8::is_ascii_digit),
+        );
         looks.set(Look::Version, value.len() >= 3 && is_time(value));
         looks.set(
             Look::Share,

@@ -17,6 +17,9 @@ use super::{
 };
 use crate::url::host::is_under;
 
+/// The longest text that could be a word of a list, with others around it.
+const WORD: usize = 48;
+
 /// What a pattern is held against: a URL in its parts, decoded.
 pub(super) struct Link {
     pub(super) host: String,
@@ -44,8 +47,10 @@ impl Text {
         let stem =
             raw.split_once('.').map_or(plain.len(), |(stem, _)| plain_name(stem).len().min(plain.len()));
         let mut this = Self { looks: Looks::of(&raw), raw, plain, stem, lists: 0 };
-        for (bit, list) in WORD_LISTS.iter().enumerate() {
-            this.lists |= u32::from(list.iter().any(|word| word.fits(&this))) << bit;
+        if this.plain.len() <= WORD {
+            for (bit, list) in WORD_LISTS.iter().enumerate() {
+                this.lists |= u32::from(list.iter().any(|word| word.fits(&this))) << bit;
+            }
         }
         this
     }
