@@ -179,10 +179,10 @@ impl Submit {
     }
 
     fn make_keyed(&self, keys: Arc<Keys>) -> Result<Keyed, ServiceError> {
-        let gate = &self.settings.gate;
-        let own_domains = [gate.own_domains.as_slice(), &keys.own_domains].concat();
-        let deny = [gate.deny.as_slice(), &keys.deny].concat();
-        let gate = Gate::new(&own_domains, &deny, gate.allow_sensitive).map_err(ServiceError::Gate)?;
+        let mut gate = self.settings.gate.clone();
+        gate.own_domains.extend_from_slice(&keys.own_domains);
+        gate.deny.extend_from_slice(&keys.deny);
+        let gate = Gate::new(&gate).map_err(ServiceError::Gate)?;
         let callers = Callers::read(keys.callers.as_ref())
             .map_err(|problem| SecretsError::Malformed { origin: keys.origin().to_owned(), problem })?;
         let http = http::client(&http::HttpSettings {

@@ -17,6 +17,7 @@ use crate::ledger::Batch;
 use crate::ledger::batch::{Fate, Item};
 use crate::quota::Quota;
 use crate::service::{ServiceError, Submit};
+use crate::url::Wrapper;
 use crate::view::{Counts, Outcome, Perspective, Source, Status};
 use crate::worker::distinct_keys;
 
@@ -87,6 +88,7 @@ pub(crate) struct ResultRow<'a> {
     id: Option<&'a Id>,
     input: Option<&'a str>,
     url: Option<&'a str>,
+    unwrapped_from: Option<Wrapper>,
     status: Status,
     source: Option<Source>,
     verdict: Option<Verdict>,
@@ -114,6 +116,7 @@ impl<'a> ResultRow<'a> {
             id: item.id.as_ref(),
             input: item.input.as_deref().or(item.unstored_input.as_deref()).or(url),
             url,
+            unwrapped_from: item.unwrapped_from,
             status: outcome.status,
             source: outcome.source,
             verdict: ended.and_then(|facts| facts.verdict),
