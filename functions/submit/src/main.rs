@@ -72,7 +72,8 @@ async fn handle(submit: Option<&Submit>, event: LambdaEvent<Box<RawValue>>) -> R
     match (event, submit) {
         (Event::Request(request), Some(submit)) => {
             let response = submit.handle(&request, deadline).await;
-            println!("{}", metrics::of_response(&response, submit.known_quota(), Utc::now()));
+            let (quota, refusals) = (submit.known_quota(), submit.take_refusals());
+            println!("{}", metrics::of_response(&response, quota, refusals, Utc::now()));
             Ok(lambda::response(response))
         }
         (Event::Request(_), None) => Ok(lambda::response(api::misconfigured_problem().response())),
