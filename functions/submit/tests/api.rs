@@ -224,7 +224,8 @@ async fn strange_signs_in_a_url_neither_pass_nor_break_anything() {
         ("javascript:alert(1)", "unsupported_scheme"),
         ("file:///etc/passwd", "unsupported_scheme"),
         ("", "not_a_url"),
-        ("💥", "private_host"),
+        ("💥", "not_a_url"),
+        ("localhost:8080", "private_host"),
         ("!", "not_a_url"),
     ] {
         assert_eq!(told_of(&bridge, url).await, told, "{url:?}");
@@ -260,7 +261,8 @@ async fn a_secret_is_neither_shown_nor_kept_whatever_its_text_is_refused_for() {
         ("curl -H \"Authorization: Bearer hunter2\" https://a.example/", "not_a_url"),
         ("12345678:hunter2hunter2hunter2hunter2hunter2", "not_a_url"),
     ];
-    let values: Vec<_> = cases.iter().map(|(text, _)| json!({"id": text, "value": text})).collect();
+    let values: Vec<_> =
+        cases.iter().map(|(text, _)| json!({"id": &text[..text.len().min(256)], "value": text})).collect();
     let mut inputs = values.clone();
     inputs.push(json!({"id": 1, "type": "password: hunter2", "value": "x"}));
     let first = bridge.post(SUBMIT, json!(inputs).to_string()).await;
