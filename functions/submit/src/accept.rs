@@ -303,11 +303,11 @@ fn gated(gate: &Gate, input: Input) -> Item {
         Err(refusal) => {
             tracing::info!(url = url_for_log(&text), code = refusal.code(), "refused");
             let fate = Fate::Refuse { code: refusal.code().to_owned() };
-            let shown = redacted(&text, ECHO_CHARS);
             let id = input.id.map(|id| without_url(id, &text));
             let (input, unstored_input) = match refusal {
-                Refusal::SensitiveToken => (None, Some(shown)),
-                _ => (Some(shown), None),
+                // Its sender may see what was refused, and no reader of the store.
+                Refusal::SensitiveToken => (None, Some(text.chars().take(ECHO_CHARS).collect())),
+                _ => (Some(redacted(&text, ECHO_CHARS)), None),
             };
             Item { id, input, unstored_input, unwrapped_from: None, fate }
         }

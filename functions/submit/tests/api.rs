@@ -236,15 +236,14 @@ async fn strange_signs_in_a_url_neither_pass_nor_break_anything() {
 }
 
 #[tokio::test]
-async fn a_link_that_opens_something_is_not_kept() {
+async fn a_token_comes_back_to_the_call_that_brought_it_and_is_not_kept() {
     let bridge = Bridge::new().await;
     let url = "https://a.example/reset?token=eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl";
     let first = bridge.post(SUBMIT, json!([{"id": url, "value": url}]).to_string()).await;
-    let shown = json!("https://a.example/…");
-    assert_eq!((first.codes(), &first.json["results"][0]["input"]), (vec!["sensitive_token"], &shown));
-    assert_eq!(first.json["results"][0]["id"], shown);
+    assert_eq!((first.codes(), &first.json["results"][0]["input"]), (vec!["sensitive_token"], &json!(url)));
     let later = bridge.get(&format!("/v1/submissions/{}", first.batch())).await;
     assert_eq!((later.codes(), &later.json["results"][0]["input"]), (vec!["sensitive_token"], &Value::Null));
+    assert!(!later.text.contains("eyJ"), "{}", later.text);
 }
 
 #[tokio::test]

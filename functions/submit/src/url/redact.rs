@@ -108,7 +108,7 @@ fn word_without_secrets(word: &str) -> String {
     if holds_token(word).is_some() {
         return LEFT_OUT.to_string();
     }
-    pieces_without_secrets(without_credentials(word))
+    pieces_without_secrets(&without_credentials(word))
 }
 
 /// `http://user:password@host/`, however broken it is otherwise, and `user:password@host`.
@@ -123,9 +123,9 @@ fn without_credentials(word: &str) -> String {
 }
 
 /// The word without values whose names announce a secret and without pieces that look drawn at random.
-fn pieces_without_secrets(word: String) -> String {
+fn pieces_without_secrets(word: &str) -> String {
     let mut shown = String::with_capacity(word.len());
-    let mut rest = word.as_str();
+    let mut rest = word;
     let mut named = false;
     while !rest.is_empty() {
         let end = rest.find(|char: char| {

@@ -57,7 +57,7 @@ pub(super) enum Look {
     Ics,
     /// `$keyics`: a file of a calendar whose name is a key.
     KeyIcs,
-    /// `$kind`: what SharePoint writes for a kind of file, such as `:w:`.
+    /// `$kind`: what `SharePoint` writes for a kind of file, such as `:w:`.
     Kind,
 }
 
