@@ -405,7 +405,7 @@ async fn another_method_is_told_which_ones_there_are() {
         ("DELETE", "/v1/submissions/x", "GET"),
         ("GET", "/v1/submissions/x/retry", "POST"),
         ("GET", "/v1/check/", "POST"),
-        ("POST", "/health", "GET"),
+        ("POST", "/health", "GET, HEAD"),
     ] {
         let answer = bridge.send(request(method, path, &[], "")).await;
         assert_problem(&answer, 405, "method-not-allowed");

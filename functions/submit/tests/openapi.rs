@@ -389,7 +389,7 @@ async fn accepted_at(bridge: &Bridge, batch: &str, time: DateTime<Utc>) {
 async fn put(bridge: &Bridge, batch: &str, url: &str, state: State, since: DateTime<Utc>) {
     let now = Utc::now();
     let mut entry = Entry::new(url.to_owned());
-    let run = entry.begin(batch, "token".to_owned(), now);
+    let run = entry.begin(batch, 0, "token".to_owned(), now);
     entry.runs[run].since = since;
     entry.runs[run].state = state;
     let key = entry_key("caller soar", url, "");

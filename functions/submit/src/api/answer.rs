@@ -132,6 +132,13 @@ impl<'a> ResultRow<'a> {
     }
 }
 
+/// Who is asked for verdicts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ask {
+    Vmray,
+    Nobody,
+}
+
 /// What one chunk adds to an answer.
 struct Part {
     counts: Counts,
@@ -146,9 +153,10 @@ impl Submit {
         batch: &'a Batch,
         page: Page,
         patience: Deadline,
+        ask: Ask,
     ) -> Result<BatchAnswer<'a>, ServiceError> {
         let parts: Vec<_> =
-            (0..batch.chunks.len()).map(|chunk| self.part(batch, chunk, page, patience)).collect();
+            (0..batch.chunks.len()).map(|chunk| self.part(batch, chunk, page, (patience, ask))).collect();
         let parts = async { stream::iter(parts).buffered(CHUNKS_AT_ONCE).try_collect::<Vec<_>>().await };
         let (parts, quota) = tokio::join!(parts, self.quota(patience));
         let mut counts = Counts::default();
@@ -175,13 +183,14 @@ impl Submit {
         batch: &Batch,
         chunk_number: usize,
         page: Page,
-        deadline: Deadline,
+        (deadline, ask): (Deadline, Ask),
     ) -> Result<Part, ServiceError> {
         let chunk = &batch.chunks[chunk_number];
         let places = batch.header.places(chunk_number);
         let mut entries = self.ledger.entries(distinct_keys(chunk), Utc::now()).await?;
         let mut refresh = batch.refreshes.get(&chunk_number).copied();
-        if !deadline.remaining().is_zero()
+        if ask == Ask::Vmray
+            && !deadline.remaining().is_zero()
             && self
                 .refresh(
                     Perspective::of(batch, self.rules(), Utc::now()).follower,

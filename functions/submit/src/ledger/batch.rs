@@ -115,8 +115,16 @@ impl Item {
 pub struct BatchState {
     /// Why nothing more is sent: VMRay's words about the quota.
     pub stopped: Option<String>,
-    /// When a caller asked for what had failed again.
+    /// When a caller last asked for what had failed again.
     pub retried_at: Option<DateTime<Utc>>,
+    /// How often.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub retries: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+pub(super) fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// Cuts inputs into chunks that fit into documents.
