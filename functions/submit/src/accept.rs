@@ -338,15 +338,22 @@ fn gated(gate: &Gate, input: Input) -> Item {
         Err(refusal) => {
             tracing::info!(url = url_for_log(&text), code = refusal.code(), "refused");
             let fate = Fate::Refuse { code: refusal.code().to_owned() };
-            let shown = redacted(&text, ECHO_CHARS);
-            // Some callers use the URL as its id.
-            let id = input.id.map(|id| if id == Id::Text(text) { Id::Text(shown.clone()) } else { id });
+            let id = input.id.map(|id| without_url(id, &text));
             let (input, unstored_input) = match refusal {
-                Refusal::SensitiveToken => (None, Some(shown)),
-                _ => (Some(shown), None),
+                // Its sender may see what was refused, and no reader of the store.
+                Refusal::SensitiveToken => (None, Some(text.chars().take(ECHO_CHARS).collect())),
+                _ => (Some(redacted(&text, ECHO_CHARS)), None),
             };
             Item { id, input, unstored_input, unwrapped_from: None, fate }
         }
+    }
+}
+
+/// The id of a refused text. Some callers use the URL as its id, and its secrets are left out there, too.
+fn without_url(id: Id, text: &str) -> Id {
+    match id {
+        Id::Text(id) if id.contains("://") || text.starts_with(&id) => Id::Text(redacted(&id, ECHO_CHARS)),
+        id => id,
     }
 }
 

@@ -224,7 +224,8 @@ async fn strange_signs_in_a_url_neither_pass_nor_break_anything() {
         ("javascript:alert(1)", "unsupported_scheme"),
         ("file:///etc/passwd", "unsupported_scheme"),
         ("", "not_a_url"),
-        ("💥", "private_host"),
+        ("💥", "not_a_url"),
+        ("localhost:8080", "private_host"),
         ("!", "not_a_url"),
     ] {
         assert_eq!(told_of(&bridge, url).await, told, "{url:?}");
@@ -235,15 +236,14 @@ async fn strange_signs_in_a_url_neither_pass_nor_break_anything() {
 }
 
 #[tokio::test]
-async fn a_link_that_opens_something_is_not_kept() {
+async fn a_token_comes_back_to_the_call_that_brought_it_and_is_not_kept() {
     let bridge = Bridge::new().await;
     let url = "https://a.example/reset?token=eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl";
     let first = bridge.post(SUBMIT, json!([{"id": url, "value": url}]).to_string()).await;
-    let shown = json!("https://a.example/…");
-    assert_eq!((first.codes(), &first.json["results"][0]["input"]), (vec!["sensitive_token"], &shown));
-    assert_eq!(first.json["results"][0]["id"], shown);
+    assert_eq!((first.codes(), &first.json["results"][0]["input"]), (vec!["sensitive_token"], &json!(url)));
     let later = bridge.get(&format!("/v1/submissions/{}", first.batch())).await;
     assert_eq!((later.codes(), &later.json["results"][0]["input"]), (vec!["sensitive_token"], &Value::Null));
+    assert!(!later.text.contains("eyJ"), "{}", later.text);
 }
 
 #[tokio::test]
@@ -260,7 +260,8 @@ async fn a_secret_is_neither_shown_nor_kept_whatever_its_text_is_refused_for() {
         ("curl -H \"Authorization: Bearer hunter2\" https://a.example/", "not_a_url"),
         ("12345678:hunter2hunter2hunter2hunter2hunter2", "not_a_url"),
     ];
-    let values: Vec<_> = cases.iter().map(|(text, _)| json!({"id": text, "value": text})).collect();
+    let values: Vec<_> =
+        cases.iter().map(|(text, _)| json!({"id": &text[..text.len().min(256)], "value": text})).collect();
     let mut inputs = values.clone();
     inputs.push(json!({"id": 1, "type": "password: hunter2", "value": "x"}));
     let first = bridge.post(SUBMIT, json!(inputs).to_string()).await;

@@ -59,7 +59,7 @@ pub struct Item {
     /// What the caller sent, where it is not the URL itself; without its secrets, where it was refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input: Option<String>,
-    /// What is shown of a link that opens something: only the answer to the call itself has it.
+    /// A link that opens something: only the answer to the call itself can show it.
     #[serde(skip)]
     pub unstored_input: Option<String>,
     /// Who had wrapped the link that the caller sent.

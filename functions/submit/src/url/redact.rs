@@ -67,11 +67,16 @@ fn without_secrets(text: &str) -> String {
     if let Some(host) = host_of_secret_url(text) {
         return host;
     }
-    let mut shown = String::with_capacity(text.len());
     let is_end = |char: char| char.is_whitespace() || matches!(char, '"' | '`' | '|' | ',' | '<' | '>');
+    let mut shown = String::with_capacity(text.len());
     let mut words = text.split_inclusive(is_end).peekable();
     while let Some(word) = words.next() {
-        shown.push_str(&word_without_secrets(word));
+        // A text of one word was looked at as a whole.
+        let host = if word.len() < text.len() { host_of_secret_url(word) } else { None };
+        match host {
+            Some(host) => shown.push_str(&host),
+            None => shown.push_str(&word_without_secrets(word)),
+        }
         if announces(word) && words.peek().is_some() {
             shown.push(LEFT_OUT);
             break;
@@ -88,7 +93,7 @@ fn host_of_secret_url(text: &str) -> Option<String> {
         let host = url.host_str().filter(|_| secret)?;
         Some(format!("{}://{host}/{LEFT_OUT}", url.scheme()))
     };
-    of(text.trim()).or_else(|| of(&refang(text).text))
+    of(&refang(text).text)
 }
 
 /// Whether the rest of the text is a secret, by the word before it: `password`, `X-Api-Key:`, `-u`.
@@ -101,15 +106,9 @@ fn announces(word: &str) -> bool {
 
 fn word_without_secrets(word: &str) -> String {
     if holds_token(word).is_some() {
-        let end = if word.ends_with(char::is_whitespace) { " " } else { "" };
-        return host_of_secret_url(word).unwrap_or_else(|| LEFT_OUT.to_string()) + end;
+        return LEFT_OUT.to_string();
     }
-    if word.contains("://")
-        && let Some(host) = host_of_secret_url(word)
-    {
-        return host;
-    }
-    pieces_without_secrets(without_credentials(word))
+    pieces_without_secrets(&without_credentials(word))
 }
 
 /// `http://user:password@host/`, however broken it is otherwise, and `user:password@host`.
@@ -124,9 +123,9 @@ fn without_credentials(word: &str) -> String {
 }
 
 /// The word without values whose names announce a secret and without pieces that look drawn at random.
-fn pieces_without_secrets(word: String) -> String {
+fn pieces_without_secrets(word: &str) -> String {
     let mut shown = String::with_capacity(word.len());
-    let mut rest = word.as_str();
+    let mut rest = word;
     let mut named = false;
     while !rest.is_empty() {
         let end = rest.find(|char: char| {

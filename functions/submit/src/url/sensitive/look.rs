@@ -14,6 +14,9 @@ const LONG_KEY: usize = 16;
 /// The shortest value of a parameter that is named like a secret.
 const NAMED_SECRET: usize = 8;
 
+/// The longest value that is taken for a key. What is longer is content.
+const LONGEST_KEY: usize = 4_096;
+
 /// The longest and shortest number that is sent as a code of one use.
 const DIGITS: std::ops::RangeInclusive<usize> = 4..=10;
 
@@ -54,7 +57,7 @@ pub(super) enum Look {
     Ics,
     /// `$keyics`: a file of a calendar whose name is a key.
     KeyIcs,
-    /// `$kind`: what SharePoint writes for a kind of file, such as `:w:`.
+    /// `$kind`: what `SharePoint` writes for a kind of file, such as `:w:`.
     Kind,
 }
 
@@ -93,7 +96,7 @@ impl Looks {
     pub(super) fn of(value: &str) -> Self {
         let is_alnum = || has_only(value, u8::is_ascii_alphanumeric);
         let has = |is: fn(&u8) -> bool| value.bytes().any(|byte| is(&byte));
-        let is_token = is_token(value);
+        let is_token = value.len() <= LONGEST_KEY && is_token(value);
         let is_drawn = is_token && value.len() >= SHORT_KEY && is_drawn(value);
         let mut looks = Self::default();
         looks.set(Look::Any, !value.is_empty());
@@ -173,7 +176,7 @@ fn is_mailbox(text: &str) -> bool {
 
 /// The text in a value of Base64, if it is one.
 pub(super) fn from_base64(value: &str) -> Option<String> {
-    if value.len() < 8 {
+    if !(8..=LONGEST_KEY).contains(&value.len()) {
         return None;
     }
     let bytes = if value.contains(['-', '_']) { BASE64_URL.decode(value) } else { BASE64.decode(value) };

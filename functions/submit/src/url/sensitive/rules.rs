@@ -410,8 +410,11 @@ fn is_discord([user, time, signature]: [&str; 3]) -> bool {
         && URL_SAFE_NO_PAD.decode(user).is_ok_and(is_number)
 }
 
+/// What a token begins with, and its form.
+type Mark = (&'static [u8], &'static Token);
+
 /// The forms by the first byte of their marks.
-static MARKS: LazyLock<Vec<Vec<(&'static [u8], &'static Token)>>> = LazyLock::new(|| {
+static MARKS: LazyLock<Vec<Vec<Mark>>> = LazyLock::new(|| {
     let marks =
         || TOKENS.iter().flat_map(|token| token.marks.iter().map(move |mark| (mark.as_bytes(), token)));
     (0..=u8::MAX).map(|first| marks().filter(|(mark, _)| mark[0] == first).collect()).collect()
