@@ -21,10 +21,10 @@ mod submit;
 
 pub use submit::{Accepted, Found, SubmitError, SubmitParameters, SubmitTurn};
 
-use super::gate::Gate;
-use super::model::{
+use crate::model::{
     Aggregated, Entries, Iocs, MitreTechnique, Sample, SampleId, Submission, SubmissionId, ThreatIndicator,
 };
+use crate::throttle::{Slot, Throttle};
 use runtime::http::{self, Again, Answer, Deadline, HttpError, Limits, RetryPolicy};
 use runtime::secrets::{RotatingKey, SecretsError};
 
@@ -209,7 +209,7 @@ pub struct VmrayClient {
     key: RotatingKey,
     policy: VmrayPolicy,
     deadline: Deadline,
-    gate: Gate,
+    throttle: Throttle,
     calls: AtomicU64,
 }
 
@@ -223,8 +223,8 @@ impl VmrayClient {
         policy: VmrayPolicy,
         deadline: Deadline,
     ) -> Self {
-        let gate = Gate::new(policy.concurrency.max(1));
-        Self { http, base, key, policy, deadline, gate, calls: AtomicU64::new(0) }
+        let throttle = Throttle::new(policy.concurrency.max(1));
+        Self { http, base, key, policy, deadline, throttle, calls: AtomicU64::new(0) }
     }
 
     /// Requests sent so far, repeats included.
@@ -238,35 +238,35 @@ impl VmrayClient {
         window: Window,
         min_id: Option<SubmissionId>,
     ) -> Result<Listing, VmrayError> {
-        let place = self.enter("submissions").await?;
+        let slot = self.enter("submissions").await?;
         let paging = min_id.map(|id| format!("&_order=asc&_min_id={id}")).unwrap_or_default();
         let path = format!("submission?submission_finish_time={window}{paging}");
         let what = format!("the submissions finished in {window}");
-        self.whole_list(&place, &path, &what).await
+        self.whole_list(&slot, &path, &what).await
     }
 
     /// A list with its continuations. One of them works once, so a failure in the middle starts the list again.
     async fn whole_list<T: DeserializeOwned>(
         &self,
-        place: &super::gate::Place<'_>,
+        slot: &Slot<'_>,
         path: &str,
         what: &str,
     ) -> Result<Listing<T>, VmrayError> {
-        http::retry(self.policy.retry, self.deadline, || self.list(place, path, what), VmrayError::again)
+        http::retry(self.policy.retry, self.deadline, || self.list(slot, path, what), VmrayError::again)
             .await
             .map_err(|error| self.or_out_of_time(error))
     }
 
     async fn list<T: DeserializeOwned>(
         &self,
-        place: &super::gate::Place<'_>,
+        slot: &Slot<'_>,
         path: &str,
         what: &str,
     ) -> Result<Listing<T>, VmrayError> {
         let mut listing = Listing { rows: Vec::new(), malformed: 0, truncated: false };
         let mut path = path.to_owned();
         loop {
-            let page: Envelope<Entries<T>> = match self.try_get(place, &path, what).await {
+            let page: Envelope<Entries<T>> = match self.try_get(slot, &path, what).await {
                 Err(VmrayError::NotFound { .. }) if path.starts_with("continuation/") => {
                     return Err(VmrayError::Unavailable {
                         what: what.to_owned(),
@@ -337,11 +337,11 @@ impl VmrayClient {
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str, what: &str) -> Result<T, VmrayError> {
-        let place = self.enter(what).await?;
+        let slot = self.enter(what).await?;
         let envelope: Envelope<T> = http::retry(
             self.policy.retry,
             self.deadline,
-            || self.try_get(&place, path, what),
+            || self.try_get(&slot, path, what),
             VmrayError::again,
         )
         .await
@@ -349,9 +349,9 @@ impl VmrayClient {
         envelope.data.ok_or_else(|| without_data(what))
     }
 
-    async fn enter(&self, what: &str) -> Result<super::gate::Place<'_>, VmrayError> {
+    async fn enter(&self, what: &str) -> Result<Slot<'_>, VmrayError> {
         let out_of_time = || VmrayError::OutOfTime { what: what.to_owned() };
-        self.deadline.bound(self.gate.enter()).await.ok_or_else(out_of_time)
+        self.deadline.bound(self.throttle.enter()).await.ok_or_else(out_of_time)
     }
 
     /// A failure that was not repeated for lack of time is nobody's fault.
@@ -368,17 +368,17 @@ impl VmrayClient {
 
     async fn try_get<T: DeserializeOwned>(
         &self,
-        place: &super::gate::Place<'_>,
+        slot: &Slot<'_>,
         path: &str,
         what: &str,
     ) -> Result<Envelope<T>, VmrayError> {
         let out_of_time = || VmrayError::OutOfTime { what: what.to_owned() };
-        self.deadline.bound(place.opened()).await.ok_or_else(out_of_time)?;
+        self.deadline.bound(slot.opened()).await.ok_or_else(out_of_time)?;
         let answer = self.send(path, what).await?;
         if answer.status == StatusCode::TOO_MANY_REQUESTS {
-            place.throttled(answer.retry_after.unwrap_or(DEFAULT_PAUSE));
+            slot.throttled(answer.retry_after.unwrap_or(DEFAULT_PAUSE));
         } else {
-            place.answered();
+            slot.answered();
         }
         read(&answer, what)
     }
@@ -482,7 +482,7 @@ fn read<T: DeserializeOwned>(answer: &Answer, what: &str) -> Result<Envelope<T>,
     })
 }
 
-/// VMRay's own words, or the start of whatever a proxy put in their place.
+/// VMRay's own words, or the start of whatever a proxy put in their slot.
 fn error_message(answer: &Answer) -> String {
     #[derive(Deserialize)]
     struct Message {
