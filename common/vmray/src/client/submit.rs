@@ -18,7 +18,8 @@ use serde::de::{Deserializer, Error as _};
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
-use super::{DEFAULT_PAUSE, Envelope, Listing, VmrayClient, VmrayError, error_message, message};
+use super::error::VmrayError;
+use super::read::{DEFAULT_PAUSE, Envelope, Listing, VmrayClient, error_message, message};
 use crate::model::{Entries, Sample, SampleId, Submission, SubmissionId};
 use crate::throttle::Slot;
 use runtime::http::{self, Answer, Deadline, HttpError};
