@@ -14,7 +14,7 @@ use crate::{SampleFacts, iocs};
 use stix::object::{
     Body, Country, Dated, Indicator, Observable, ObservableValue, Relationship, RelationshipKind, Stamp,
 };
-use stix::{LabelSet, LeftOut, MappedSample, Object, StixId, Timestamp, ids};
+use stix::{LabelSet, LeftOut, MappedSample, Object, StixId, Timestamp, standard_id};
 use vmray::model::{IocCore, Verdict};
 
 pub(super) struct Mapper<'a> {
@@ -357,7 +357,7 @@ fn main_type(value: &ObservableValue) -> &'static str {
 
 /// The former id of an indicator whose pattern is now written otherwise.
 pub(super) fn former_id(former_pattern: Option<&str>, pattern: &str) -> Option<StixId> {
-    former_pattern.filter(|former| *former != pattern).map(ids::indicator)
+    former_pattern.filter(|former| *former != pattern).map(standard_id::indicator)
 }
 
 #[cfg(test)]

@@ -208,7 +208,7 @@ fn a_process_has_the_platforms_id_and_keeps_its_last_space() {
     let all = objects(&document);
     let process = of_type(&all, "process")[0];
     assert_eq!(process["command_line"], "cmd.exe /c whoami ");
-    assert_eq!(process["id"], stix::ids::process("cmd.exe /c whoami ").to_string());
+    assert_eq!(process["id"], stix::standard_id::process("cmd.exe /c whoami ").to_string());
     let names = member(&of_type(&all, "indicator"), "name");
     assert!(names.contains(&"cmd.exe /c whoami"), "{names:?}");
 }
@@ -272,7 +272,7 @@ fn countries_have_the_platforms_id_and_are_found_for_addresses_too() {
     let countries = of_type(&all, "location");
     assert_eq!(
         member(&countries, "id"),
-        ["location--7215cb31-5700-55b2-81b3-633c09c0351d", &stix::ids::country("France").to_string()]
+        ["location--7215cb31-5700-55b2-81b3-633c09c0351d", &stix::standard_id::country("France").to_string()]
             .into_iter()
             .collect::<BTreeSet<_>>()
             .into_iter()
@@ -502,7 +502,7 @@ fn a_file_with_md5_is_found_under_the_id_that_the_old_connector_gave() {
     let former = "[file:hashes.'MD5' = '00000000000000000000000000000001']";
     let all = objects(&with_iocs(&json!({})));
     let indicator = of_type(&all, "indicator")[0];
-    assert_eq!(indicator["x_opencti_stix_ids"], json!([stix::ids::indicator(former)]));
+    assert_eq!(indicator["x_opencti_stix_ids"], json!([stix::standard_id::indicator(former)]));
 }
 
 // --- Network

@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::id::{ObjectKind, StixId};
-use crate::ids;
 use crate::mapped::MappedSample;
 use crate::object::Object;
+use crate::standard_id;
 
 /// How large a bundle may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,7 +88,7 @@ fn bundle_id(ids: &[StixId]) -> String {
         id.with_str(|text| content.push_str(text));
         content.push(' ');
     }
-    format!("bundle--{}", ids::uuid_of(&content))
+    format!("bundle--{}", standard_id::uuid_of(&content))
 }
 
 struct Written<'a> {

@@ -4,10 +4,12 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use strum::{EnumString, IntoStaticStr};
 use uuid::Uuid;
 
 /// The types of object that can be referred to. In the order of their names, so that ids sort as their texts do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, EnumString, IntoStaticStr)]
+#[strum(serialize_all = "kebab-case")]
 #[expect(missing_docs, reason = "the names are those of STIX")]
 pub enum ObjectKind {
     AttackPattern,
@@ -32,52 +34,10 @@ pub enum ObjectKind {
 }
 
 impl ObjectKind {
-    const ALL: [ObjectKind; 19] = [
-        ObjectKind::AttackPattern,
-        ObjectKind::DomainName,
-        ObjectKind::EmailAddr,
-        ObjectKind::File,
-        ObjectKind::Identity,
-        ObjectKind::Indicator,
-        ObjectKind::Ipv4Addr,
-        ObjectKind::Ipv6Addr,
-        ObjectKind::Label,
-        ObjectKind::Location,
-        ObjectKind::Malware,
-        ObjectKind::MalwareAnalysis,
-        ObjectKind::MarkingDefinition,
-        ObjectKind::Mutex,
-        ObjectKind::Process,
-        ObjectKind::Relationship,
-        ObjectKind::Report,
-        ObjectKind::Url,
-        ObjectKind::WindowsRegistryKey,
-    ];
-
     /// The value of the `type` property.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        match self {
-            ObjectKind::AttackPattern => "attack-pattern",
-            ObjectKind::DomainName => "domain-name",
-            ObjectKind::EmailAddr => "email-addr",
-            ObjectKind::File => "file",
-            ObjectKind::Identity => "identity",
-            ObjectKind::Indicator => "indicator",
-            ObjectKind::Ipv4Addr => "ipv4-addr",
-            ObjectKind::Ipv6Addr => "ipv6-addr",
-            ObjectKind::Label => "label",
-            ObjectKind::Location => "location",
-            ObjectKind::Malware => "malware",
-            ObjectKind::MalwareAnalysis => "malware-analysis",
-            ObjectKind::MarkingDefinition => "marking-definition",
-            ObjectKind::Mutex => "mutex",
-            ObjectKind::Process => "process",
-            ObjectKind::Relationship => "relationship",
-            ObjectKind::Report => "report",
-            ObjectKind::Url => "url",
-            ObjectKind::WindowsRegistryKey => "windows-registry-key",
-        }
+        self.into()
     }
 
     /// Whether it is a STIX cyber-observable object.
@@ -98,7 +58,7 @@ impl ObjectKind {
     }
 }
 
-/// The id of an object. Which ids there are is decided in [`super::ids`].
+/// The id of an object. Which ids there are is decided in [`crate::standard_id`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StixId {
     kind: ObjectKind,
@@ -153,7 +113,7 @@ impl FromStr for StixId {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let invalid = || InvalidId(text.to_owned());
         let (kind, uuid) = text.split_once("--").ok_or_else(invalid)?;
-        let kind = ObjectKind::ALL.into_iter().find(|known| known.as_str() == kind).ok_or_else(invalid)?;
+        let kind = kind.parse().map_err(|_| invalid())?;
         let uuid = Uuid::try_parse(uuid).map_err(|_| invalid())?;
         Ok(Self { kind, uuid })
     }

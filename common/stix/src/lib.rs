@@ -5,7 +5,6 @@
 
 pub mod bundle;
 mod id;
-pub mod ids;
 mod label;
 mod left_out;
 mod mapped;
@@ -14,6 +13,7 @@ mod merge;
 pub mod object;
 pub mod pattern;
 mod split;
+pub mod standard_id;
 mod timestamp;
 mod write;
 
@@ -32,6 +32,6 @@ pub use timestamp::Timestamp;
 /// The name of the author of everything.
 const VMRAY_NAME: &str = "VMRay";
 
-/// The id of the author of everything. A test holds it against [`ids::identity`].
+/// The id of the author of everything. A test holds it against [`standard_id::identity`].
 pub const VMRAY: StixId =
     StixId::new(ObjectKind::Identity, Uuid::from_u128(0xa928b306_6f65_5bb2_9cf6_5344984b0ac9));

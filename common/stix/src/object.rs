@@ -4,12 +4,13 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::OnceLock;
 
+use strum::IntoStaticStr;
+
 use crate::id::StixId;
 use crate::label::{Color, LabelName, LabelSet};
 use crate::marking::TlpMarking;
 use crate::timestamp::Timestamp;
-use crate::write::written_size;
-use crate::{VMRAY, ids};
+use crate::{VMRAY, standard_id};
 
 /// The value of a malware analysis's `product`.
 pub(super) const PRODUCT: &str = "vmray";
@@ -39,7 +40,7 @@ impl<T> Dated<T> {
 pub struct Object {
     pub(super) id: StixId,
     pub(super) body: Body,
-    /// How many bytes it takes as JSON, once somebody has asked.
+    /// How many bytes it takes as JSON, once that has been asked.
     pub(super) size: OnceLock<usize>,
 }
 
@@ -260,7 +261,8 @@ pub struct Relationship {
 }
 
 /// How two objects belong together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "kebab-case")]
 #[expect(missing_docs, reason = "the names are those of STIX")]
 pub enum RelationshipKind {
     BasedOn,
@@ -277,16 +279,7 @@ impl RelationshipKind {
     /// The value of `relationship_type`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        match self {
-            RelationshipKind::BasedOn => "based-on",
-            RelationshipKind::Characterizes => "characterizes",
-            RelationshipKind::Drops => "drops",
-            RelationshipKind::Indicates => "indicates",
-            RelationshipKind::LocatedAt => "located-at",
-            RelationshipKind::RelatedTo => "related-to",
-            RelationshipKind::ResolvesTo => "resolves-to",
-            RelationshipKind::Uses => "uses",
-        }
+        self.into()
     }
 }
 
@@ -300,7 +293,7 @@ impl Relationship {
         confidence: Option<u8>,
         marking: TlpMarking,
     ) -> Self {
-        let id = ids::relationship(kind.as_str(), source, target);
+        let id = standard_id::relationship(kind.as_str(), source, target);
         Self { id, kind, source, target, confidence, marking }
     }
 
@@ -329,14 +322,14 @@ impl ObservableValue {
     pub fn id(&self) -> StixId {
         match self {
             ObservableValue::File(file) => file.id(),
-            ObservableValue::DomainName(value) => ids::domain_name(value),
-            ObservableValue::Url(value) => ids::url(value),
-            ObservableValue::Ipv4(value) => ids::ipv4_addr(value),
-            ObservableValue::Ipv6(value) => ids::ipv6_addr(value),
-            ObservableValue::Email { address, .. } => ids::email_addr(address),
-            ObservableValue::Mutex(name) => ids::mutex(name),
-            ObservableValue::Process { command_line } => ids::process(command_line),
-            ObservableValue::RegistryKey(key) => ids::windows_registry_key(key),
+            ObservableValue::DomainName(value) => standard_id::domain_name(value),
+            ObservableValue::Url(value) => standard_id::url(value),
+            ObservableValue::Ipv4(value) => standard_id::ipv4_addr(value),
+            ObservableValue::Ipv6(value) => standard_id::ipv6_addr(value),
+            ObservableValue::Email { address, .. } => standard_id::email_addr(address),
+            ObservableValue::Mutex(name) => standard_id::mutex(name),
+            ObservableValue::Process { command_line } => standard_id::process(command_line),
+            ObservableValue::RegistryKey(key) => standard_id::windows_registry_key(key),
         }
     }
 }
@@ -347,8 +340,8 @@ impl File {
     pub fn id(&self) -> StixId {
         let hashes = [("MD5", &self.md5), ("SHA-1", &self.sha1), ("SHA-256", &self.sha256)];
         match hashes.into_iter().find_map(|(algorithm, hash)| Some((algorithm, hash.as_deref()?))) {
-            Some((algorithm, hash)) => ids::file_by_hash(algorithm, hash),
-            None => ids::file_by_name(self.name.as_ref().map_or("", |name| &name.value)),
+            Some((algorithm, hash)) => standard_id::file_by_hash(algorithm, hash),
+            None => standard_id::file_by_name(self.name.as_ref().map_or("", |name| &name.value)),
         }
     }
 
@@ -362,18 +355,18 @@ impl File {
 impl Body {
     fn id(&self) -> StixId {
         match self {
-            Body::Label(label) => ids::label(label.name.as_str()),
+            Body::Label(label) => standard_id::label(label.name.as_str()),
             Body::Identity => VMRAY,
-            Body::Malware(malware) => ids::malware(&malware.name.value),
-            Body::AttackPattern(pattern) => ids::attack_pattern(&pattern.mitre_id),
-            Body::Country(country) => ids::country(&country.name.value),
+            Body::Malware(malware) => standard_id::malware(&malware.name.value),
+            Body::AttackPattern(pattern) => standard_id::attack_pattern(&pattern.mitre_id),
+            Body::Country(country) => standard_id::country(&country.name.value),
             Body::Observable(observable) => observable.value.id(),
-            Body::Indicator(indicator) => ids::indicator(&indicator.pattern),
+            Body::Indicator(indicator) => standard_id::indicator(&indicator.pattern),
             Body::MalwareAnalysis(analysis) => {
-                ids::malware_analysis(PRODUCT, &analysis.result_name, analysis.submitted)
+                standard_id::malware_analysis(PRODUCT, &analysis.result_name, analysis.submitted)
             }
             Body::Relationship(relationship) => relationship.id,
-            Body::Report(report) => ids::report(&report.name, report.published),
+            Body::Report(report) => standard_id::report(&report.name, report.published),
         }
     }
 }
@@ -407,11 +400,6 @@ impl Object {
         }
         smaller.size.take();
         smaller
-    }
-
-    /// How many bytes it takes as JSON.
-    pub(super) fn size(&self) -> usize {
-        *self.size.get_or_init(|| written_size(self))
     }
 
     /// Where it stands in a bundle: what others name comes first.

@@ -1,4 +1,7 @@
 //! How objects are written: the members of each type in a fixed order, what is empty left out.
+//!
+//! By hand and not by serde's derive: what is written differs from what an object holds in every type. Constants stand between its
+//! members, one time goes under three names, a dated value goes without its date. Derive would need a second struct for each type.
 
 use std::io;
 
@@ -13,12 +16,16 @@ use crate::object::{
 use crate::timestamp::Timestamp;
 use crate::{VMRAY, VMRAY_NAME};
 
-/// How many bytes an object takes as JSON.
-pub(super) fn written_size(object: &Object) -> usize {
-    let mut counter = Counter(0);
-    // Counting cannot fail.
-    let _ = serde_json::to_writer(&mut counter, object);
-    counter.0
+impl Object {
+    /// How many bytes it takes as JSON.
+    pub(super) fn size(&self) -> usize {
+        *self.size.get_or_init(|| {
+            let mut counter = Counter(0);
+            // Counting cannot fail.
+            let _ = serde_json::to_writer(&mut counter, self);
+            counter.0
+        })
+    }
 }
 
 /// Counts what would be written.

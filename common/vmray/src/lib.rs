@@ -2,12 +2,12 @@
 
 #[cfg(feature = "client")]
 pub mod client;
-#[cfg(feature = "client")]
-mod gate;
 pub mod model;
 pub mod parameters;
 #[cfg(feature = "client")]
 mod settings;
+#[cfg(feature = "client")]
+mod throttle;
 
 #[cfg(feature = "client")]
 pub use settings::{SETTINGS, VmraySettings};

@@ -18,9 +18,10 @@ use serde::de::{Deserializer, Error as _};
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
-use super::super::gate::Place;
-use super::{DEFAULT_PAUSE, Envelope, Listing, VmrayClient, VmrayError, error_message, message};
+use super::error::VmrayError;
+use super::read::{DEFAULT_PAUSE, Envelope, Listing, VmrayClient, error_message, message};
 use crate::model::{Entries, Sample, SampleId, Submission, SubmissionId};
+use crate::throttle::Slot;
 use runtime::http::{self, Answer, Deadline, HttpError};
 use runtime::secrets::{Keys, SecretsError};
 
@@ -130,11 +131,11 @@ struct OutcomeError {
     error_msg: Option<serde_json::Value>,
 }
 
-/// The right to submit one URL now: VMRay is not asking to be left alone. Holds one of the client's places.
+/// The right to submit one URL now: VMRay is not asking to be left alone. Holds one of the slots of the client.
 #[derive(Debug)]
 pub struct SubmitTurn<'a> {
     client: &'a VmrayClient,
-    place: Place<'a>,
+    slot: Slot<'a>,
 }
 
 impl SubmitTurn<'_> {
@@ -146,18 +147,18 @@ impl SubmitTurn<'_> {
         begin_before: Instant,
     ) -> Result<Accepted, SubmitError> {
         // Somebody else may have been throttled since the turn began.
-        let opened = Deadline::at(begin_before).bound(self.place.opened()).await;
+        let opened = Deadline::at(begin_before).bound(self.slot.opened()).await;
         if opened.is_none() || Instant::now() >= begin_before {
             return Err(not_sent("VMRay asked to be left alone for longer than the claim lasts"));
         }
         let answer = self.client.post(parameters, begin_before).await?;
         if answer.status == StatusCode::TOO_MANY_REQUESTS {
             let pause = answer.retry_after.unwrap_or(DEFAULT_PAUSE);
-            self.place.throttled(pause);
+            self.slot.throttled(pause);
             let reason = format!("throttled (429: {})", error_message(&answer));
             return Err(SubmitError::NotSent { reason, retry_after: Some(pause) });
         }
-        self.place.answered();
+        self.slot.answered();
         outcome(&answer)
     }
 }
@@ -169,9 +170,9 @@ fn not_sent(reason: &str) -> SubmitError {
 impl VmrayClient {
     /// Waits until a URL may be submitted; `None`: not before the client's deadline.
     pub async fn submit_turn(&self) -> Option<SubmitTurn<'_>> {
-        let place = self.deadline.bound(self.gate.enter()).await?;
-        self.deadline.bound(place.opened()).await?;
-        Some(SubmitTurn { client: self, place })
+        let slot = self.deadline.bound(self.throttle.enter()).await?;
+        self.deadline.bound(slot.opened()).await?;
+        Some(SubmitTurn { client: self, slot })
     }
 
     /// One POST. A refused key was refused before anything was stored, so one that has been exchanged since is tried.
@@ -246,8 +247,8 @@ impl VmrayClient {
 
     /// A look-up. 400 and 404 say that the server does not know the question, which is not that there is nothing.
     async fn found(&self, path: &str, what: &str) -> Result<Option<Vec<Found>>, VmrayError> {
-        let place = self.enter(what).await?;
-        match self.whole_list(&place, path, what).await {
+        let slot = self.enter(what).await?;
+        match self.whole_list(&slot, path, what).await {
             Ok(listing) => Ok(Some(listing.rows)),
             Err(VmrayError::NotFound { .. } | VmrayError::Rejected { status: 400, .. }) => Ok(None),
             Err(error) => Err(error),
@@ -261,8 +262,8 @@ impl VmrayClient {
         last: SubmissionId,
     ) -> Result<Listing, VmrayError> {
         let what = format!("the submissions {first} to {last}");
-        let place = self.enter(&what).await?;
-        self.whole_list(&place, &format!("submission?_order=asc&_min_id={first}&_max_id={last}"), &what).await
+        let slot = self.enter(&what).await?;
+        self.whole_list(&slot, &format!("submission?_order=asc&_min_id={first}&_max_id={last}"), &what).await
     }
 
     /// One submission.
@@ -278,8 +279,8 @@ impl VmrayClient {
     /// The samples with this hash: several may share one, and none is no error.
     pub async fn samples_with_sha256(&self, sha256: &str) -> Result<Vec<Sample>, VmrayError> {
         let what = "the samples of one hash";
-        let place = self.enter(what).await?;
-        match self.whole_list(&place, &format!("sample/sha256/{sha256}"), what).await {
+        let slot = self.enter(what).await?;
+        match self.whole_list(&slot, &format!("sample/sha256/{sha256}"), what).await {
             Ok(listing) => Ok(listing.rows),
             Err(VmrayError::NotFound { .. }) => Ok(Vec::new()),
             Err(error) => Err(error),

@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Deserializer};
 
-use super::{Entries, Verdict, VerdictField, lenient};
+use super::entries::Entries;
+use super::lenient;
+use super::verdict::{Verdict, VerdictField};
 
 /// All IOCs of a sample. Entries that could not be read are counted, not lost in silence.
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -3,7 +3,10 @@
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
 
-use super::{Entries, SampleId, Verdict, VerdictField, lenient};
+use super::entries::Entries;
+use super::lenient;
+use super::number::SampleId;
+use super::verdict::{Verdict, VerdictField};
 
 /// A sample.
 #[derive(Debug, Clone, PartialEq, Deserialize)]

@@ -3,7 +3,9 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::{SampleId, SubmissionId, Verdict, VerdictField, lenient};
+use super::lenient;
+use super::number::{SampleId, SubmissionId};
+use super::verdict::{Verdict, VerdictField};
 
 /// A row of the submission list. Small: many thousands are held at once.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

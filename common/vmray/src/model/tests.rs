@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
-fn read<T: de::DeserializeOwned>(value: &Value) -> serde_json::Result<T> {
+fn read<T: serde::de::DeserializeOwned>(value: &Value) -> serde_json::Result<T> {
     serde_json::from_str(&value.to_string())
 }
 

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may stop")]
 
 use serde_json::Value;
-use stix::ids::{self, Json};
+use stix::standard_id::{self, Json};
 use stix::{StixId, Timestamp, TlpMarking};
 use vmray::model::parse_date;
 
@@ -42,7 +42,7 @@ fn canonical(value: &Value) -> String {
         .zip(&nested)
         .map(|((name, value), nested)| (name.as_str(), json(value, nested)))
         .collect();
-    ids::canonical_json(&members)
+    standard_id::canonical_json(&members)
 }
 
 #[test]
@@ -58,7 +58,7 @@ fn canonical_json_and_its_uuid_agree_with_every_vector_that_shows_its_json() {
             continue;
         };
         assert_eq!(canonical(&serde_json::from_str(json).unwrap()), json);
-        assert!(id.ends_with(&ids::uuid_of(json).to_string()), "{vector}");
+        assert!(id.ends_with(&standard_id::uuid_of(json).to_string()), "{vector}");
         checked += 1;
     }
     assert!(checked >= 64, "{checked}");
@@ -96,33 +96,35 @@ fn is_not_the_platforms(vector: &Value) -> bool {
 fn computed(vector: &Value) -> StixId {
     let value = |member| text(vector, member);
     match vector["type"].as_str().unwrap() {
-        "identity" => ids::identity(value("name"), value("identity_class")),
+        "identity" => standard_id::identity(value("name"), value("identity_class")),
         "marking-definition" => value("definition").parse::<TlpMarking>().unwrap().id(),
-        "indicator" => ids::indicator(value("pattern")),
-        "malware" => ids::malware(value("name")),
-        "location" => ids::country(value("name")),
-        "attack-pattern" => ids::attack_pattern(value("x_mitre_id")),
-        "report" => ids::report(value("name"), Timestamp::from(parse_date(value("published")).unwrap())),
-        "relationship" => ids::relationship(
+        "indicator" => standard_id::indicator(value("pattern")),
+        "malware" => standard_id::malware(value("name")),
+        "location" => standard_id::country(value("name")),
+        "attack-pattern" => standard_id::attack_pattern(value("x_mitre_id")),
+        "report" => {
+            standard_id::report(value("name"), Timestamp::from(parse_date(value("published")).unwrap()))
+        }
+        "relationship" => standard_id::relationship(
             value("relationship_type"),
             value("source_ref").parse().unwrap(),
             value("target_ref").parse().unwrap(),
         ),
-        "label" => ids::label(value("value")),
-        "domain-name" => ids::domain_name(value("value")),
-        "email-addr" => ids::email_addr(value("value")),
-        "url" => ids::url(value("value")),
-        "ipv4-addr" => ids::ipv4_addr(value("value")),
-        "ipv6-addr" => ids::ipv6_addr(value("value")),
-        "mutex" => ids::mutex(value("name")),
-        "process" => ids::process(value("command_line")),
-        "windows-registry-key" => ids::windows_registry_key(value("key")),
+        "label" => standard_id::label(value("value")),
+        "domain-name" => standard_id::domain_name(value("value")),
+        "email-addr" => standard_id::email_addr(value("value")),
+        "url" => standard_id::url(value("value")),
+        "ipv4-addr" => standard_id::ipv4_addr(value("value")),
+        "ipv6-addr" => standard_id::ipv6_addr(value("value")),
+        "mutex" => standard_id::mutex(value("name")),
+        "process" => standard_id::process(value("command_line")),
+        "windows-registry-key" => standard_id::windows_registry_key(value("key")),
         "file" => {
             let hash =
                 |name: &str| Some((name.to_owned(), vector["input"]["hashes"][name].as_str()?.to_owned()));
             match ["MD5", "SHA-1", "SHA-256"].into_iter().find_map(hash) {
-                Some((algorithm, hash)) => ids::file_by_hash(&algorithm, &hash),
-                None => ids::file_by_name(value("name")),
+                Some((algorithm, hash)) => standard_id::file_by_hash(&algorithm, &hash),
+                None => standard_id::file_by_name(value("name")),
             }
         }
         other => panic!("no function for {other}"),
@@ -141,13 +143,13 @@ fn every_id_of_the_platform_is_computed_by_a_function_of_its_own() {
 
 #[test]
 fn spellings_that_the_platform_unites_have_one_id() {
-    assert_eq!(ids::domain_name("EVIL.Example.COM"), ids::domain_name("evil.example.com"));
-    assert_eq!(ids::label(" Emotet "), ids::label("emotet"));
-    assert_eq!(ids::attack_pattern("t1059"), ids::attack_pattern("T1059"));
-    assert_ne!(ids::url("HTTP://A.test"), ids::url("http://a.test"));
+    assert_eq!(standard_id::domain_name("EVIL.Example.COM"), standard_id::domain_name("evil.example.com"));
+    assert_eq!(standard_id::label(" Emotet "), standard_id::label("emotet"));
+    assert_eq!(standard_id::attack_pattern("t1059"), standard_id::attack_pattern("T1059"));
+    assert_ne!(standard_id::url("HTTP://A.test"), standard_id::url("http://a.test"));
 }
 
 #[test]
 fn the_author_is_the_platforms_vmray() {
-    assert_eq!(stix::VMRAY, ids::identity("VMRay", "organization"));
+    assert_eq!(stix::VMRAY, standard_id::identity("VMRay", "organization"));
 }

@@ -4,6 +4,8 @@
 //! canonical JSON (RFC 8785). Using the same ids makes an import repeatable and lets the objects of one bundle find
 //! those that others brought.
 
+use std::fmt::Write;
+
 use uuid::Uuid;
 
 use crate::id::{ObjectKind, StixId};
@@ -63,12 +65,8 @@ fn write_text(text: &str, out: &mut String) {
             '\u{c}' => out.push_str("\\f"),
             '\u{d}' => out.push_str("\\r"),
             control if control < ' ' => {
-                const HEX: [char; 16] =
-                    ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
-                let code = control as usize;
-                out.push_str("\\u00");
-                out.push(HEX[code >> 4]);
-                out.push(HEX[code & 15]);
+                // Writing to a String cannot fail.
+                let _ = write!(out, "\\u{:04x}", u32::from(control));
             }
             other => out.push(other),
         }
