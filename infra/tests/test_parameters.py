@@ -2,7 +2,7 @@
 
 CloudFormation checks a parameter by its type, AllowedPattern, AllowedValues, lengths and limits; so does this, on the
 template as CloudFormation gets it. parameters.json has right and wrong values for each; a test of the code takes the right
-ones too (common/tests/infra.rs).
+ones too (tests/repository/tests/infra.rs).
 """
 
 import json

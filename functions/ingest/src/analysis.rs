@@ -4,12 +4,12 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use common::mapping::{Relative, RelativeRole, SampleFacts, VerdictSet};
-use common::stix::LeftOut;
-use common::vmray::client::{VmrayClient, VmrayError};
-use common::vmray::model::{Sample, SampleId, Submission, Verdict};
 use futures::future::{join_all, try_join};
+use mapping::{Relative, RelativeRole, SampleFacts, VerdictSet};
+use stix::LeftOut;
 use tokio::sync::OnceCell;
+use vmray::client::{VmrayClient, VmrayError};
+use vmray::model::{Sample, SampleId, Submission, Verdict};
 
 /// Most relatives that are read and linked per sample; archives have thousands.
 const MOST_RELATIVES: usize = 20;

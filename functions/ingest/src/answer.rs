@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use common::stix::LeftOut;
-use common::telemetry::{self, Unit};
+use runtime::telemetry::{self, Unit};
 use serde::Serialize;
+use stix::LeftOut;
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

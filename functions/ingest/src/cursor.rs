@@ -6,9 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
-use common::store::{Document, Expected, Key, Store, StoreError, to_body};
-use common::vmray::model::SampleId;
 use serde::{Deserialize, Serialize};
+use store::{Document, Expected, Key, Store, StoreError, to_body};
+use vmray::model::SampleId;
 
 use crate::progress::Done;
 

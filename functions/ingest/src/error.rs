@@ -1,10 +1,10 @@
 //! Why a run failed. Every kind has a stable name, for alarms and for whoever reads them.
 
-use common::config::SettingsError;
-use common::http::HttpSetupError;
-use common::secrets::SecretsError;
-use common::store::StoreError;
-use common::vmray::client::VmrayError;
+use runtime::http::HttpSetupError;
+use runtime::secrets::SecretsError;
+use runtime::settings::SettingsError;
+use store::StoreError;
+use vmray::client::VmrayError;
 
 use crate::cursor::CursorError;
 use crate::event::InvalidEvent;

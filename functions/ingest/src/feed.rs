@@ -9,9 +9,9 @@
 use std::collections::HashSet;
 
 use chrono::TimeDelta;
-use common::vmray::client::{VmrayClient, VmrayError, Window};
-use common::vmray::model::{Submission, SubmissionId};
 use tokio::time::Instant;
+use vmray::client::{VmrayClient, VmrayError, Window};
+use vmray::model::{Submission, SubmissionId};
 
 /// The submissions of one window, in portions.
 #[derive(Debug)]

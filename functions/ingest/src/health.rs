@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use common::vmray::model::SampleId;
+use vmray::model::SampleId;
 
 use crate::quarantine::Reason;
 

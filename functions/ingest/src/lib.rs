@@ -15,6 +15,7 @@ pub mod pipeline;
 pub mod progress;
 pub mod quarantine;
 pub mod run;
+pub mod settings;
 
 pub use answer::{Answer, Status};
 pub use error::RunError;

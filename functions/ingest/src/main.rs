@@ -4,13 +4,15 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use chrono::Utc;
-use common::config::{Deployment, Host, IngestSettings, aws};
-use common::secrets::Secrets;
-use common::store::dynamodb::DynamoStore;
-use common::telemetry::{self, Output};
+use ingest::settings::{Deployment, IngestSettings};
 use ingest::{Answer, Event, Ingest, LeaseKind, RunError, Status, TimeLimit};
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
+use runtime::aws;
+use runtime::secrets::Secrets;
+use runtime::settings::Host;
+use runtime::telemetry::{self, Output};
 use serde_json::Value;
+use store::dynamodb::DynamoStore;
 
 /// Warming up may not make an outage of AWS a crash loop of ours.
 const WARM_UP: Duration = Duration::from_secs(2);

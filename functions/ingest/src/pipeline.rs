@@ -8,14 +8,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use common::mapping::{MappedSample, MappingSettings, map_sample};
-use common::vmray::client::VmrayError;
-use common::vmray::model::{SampleId, Submission};
 use futures::StreamExt;
 use futures::stream;
+use mapping::{MappedSample, MappingSettings, map_sample};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
+use vmray::client::VmrayError;
+use vmray::model::{SampleId, Submission};
 
 use crate::analysis::{Reader, Reading};
 use crate::quarantine::Reason;

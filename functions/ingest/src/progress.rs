@@ -4,8 +4,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use common::vmray::model::{Submission, SubmissionId};
 use serde::{Deserialize, Serialize};
+use vmray::model::{Submission, SubmissionId};
 
 /// Most submissions that are remembered. The oldest are forgotten first; reading one again is harmless, because it
 /// gives the same objects.

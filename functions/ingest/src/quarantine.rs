@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use common::store::{Document, Expected, Key, Store, StoreError, to_body};
-use common::vmray::model::{SampleId, Submission};
 use serde::{Deserialize, Serialize};
+use store::{Document, Expected, Key, Store, StoreError, to_body};
+use vmray::model::{SampleId, Submission};
 
 use crate::cursor::partition;
 

@@ -6,15 +6,15 @@ mod times;
 
 use std::sync::Arc;
 
+use crate::settings::{Compression, IngestSettings};
 use chrono::{DateTime, TimeDelta, Utc};
-use common::config::{Compression, IngestSettings};
-use common::http::{self, Deadline, Limits, RetryPolicy};
-use common::secrets::{Keys, RotatingKey, Secrets};
-use common::store::Store;
-use common::vmray::client::{VmrayClient, VmrayError, VmrayPolicy, Window};
+use runtime::http::{self, Deadline, Limits, RetryPolicy};
+use runtime::secrets::{Keys, RotatingKey, Secrets};
 use serde_json::json;
+use store::Store;
 use tokio::time::Instant;
 use tracing::{Instrument, info, warn};
+use vmray::client::{VmrayClient, VmrayError, VmrayPolicy, Window};
 
 use self::intake::Intake;
 use self::times::Times;

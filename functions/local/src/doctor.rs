@@ -3,12 +3,13 @@
 use std::process::ExitCode;
 
 use chrono::Utc;
-use common::config::{Deployment, Host, IngestSettings};
-use common::vmray::client::{VmrayClient, VmrayError};
 use ingest::cursor::StoredCursor;
 use ingest::opencti::client::OpenctiClient;
 use ingest::opencti::connector::{self, Me};
+use ingest::settings::{Deployment, IngestSettings};
+use runtime::settings::Host;
 use serde::Serialize;
+use vmray::client::{VmrayClient, VmrayError};
 
 use crate::setup::{self, environment};
 use crate::{Failure, StateArguments};

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use common::config::parse_duration;
 use ingest::{Answer, Event, Manual, Status, TimeLimit};
+use runtime::settings::parse_duration;
 use tokio::time::{Instant, sleep_until};
 
 use crate::setup::{self, Access, Local};

@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use chrono::{SecondsFormat, Utc};
 use clap::Subcommand;
-use common::vmray::model::SampleId;
 use ingest::quarantine::{Entry, Quarantine, State as EntryState};
+use vmray::model::SampleId;
 
 use crate::cursor::connector_id;
 use crate::setup::State;

@@ -5,14 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use common::config::{Deployment, Host, IngestSettings, Lookup, SettingsError, aws};
-use common::secrets::Secrets;
-use common::store::Store;
-use common::store::dynamodb::DynamoStore;
-use common::store::sqlite::{RunLock, SqliteStore};
-use common::telemetry::{self, Output};
 use ingest::event::parse_time;
+use ingest::settings::{Deployment, IngestSettings};
 use ingest::{Answer, Ingest, LeaseKind, Status, TimeLimit};
+use runtime::aws;
+use runtime::secrets::Secrets;
+use runtime::settings::{Host, Lookup, SettingsError};
+use runtime::telemetry::{self, Output};
+use store::Store;
+use store::dynamodb::DynamoStore;
+use store::sqlite::{RunLock, SqliteStore};
 
 use crate::Failure;
 

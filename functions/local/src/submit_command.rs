@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use common::http::Deadline;
+use runtime::http::Deadline;
 use serde_json::{Map, Value, json};
 use submit::Submit;
 use submit::api::callers::Caller;

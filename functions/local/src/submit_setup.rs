@@ -4,12 +4,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::config::{Host, SubmitDeployment, SubmitSettings, aws};
-use common::http::Deadline;
-use common::secrets::Secrets;
-use common::telemetry::{self, Output};
+use runtime::aws;
+use runtime::http::Deadline;
+use runtime::secrets::Secrets;
+use runtime::settings::Host;
+use runtime::telemetry::{self, Output};
 use submit::Submit;
 use submit::queue::local::LocalQueue;
+use submit::settings::{SubmitDeployment, SubmitSettings};
 use tokio::time::Instant;
 
 use crate::Failure;

@@ -6,11 +6,11 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use crate::settings::LedgerScope;
 use chrono::{DateTime, Utc};
-use common::config::LedgerScope;
-use common::store::StoreError;
-use common::telemetry::url_for_log;
+use runtime::telemetry::url_for_log;
 use serde_json::{Map, Value};
+use store::StoreError;
 
 use crate::api::body::{Input, Value as InputValue};
 use crate::api::callers::Caller;

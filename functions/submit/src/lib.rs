@@ -13,6 +13,7 @@ pub mod metrics;
 pub mod queue;
 mod quota;
 pub mod service;
+pub mod settings;
 pub mod url;
 mod verdicts;
 pub mod view;

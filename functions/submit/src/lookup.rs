@@ -1,10 +1,10 @@
 //! Finding in VMRay what was, or may have been, submitted.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use common::mapping::SubmissionFacts;
-use common::vmray::client::{Found, VmrayClient, VmrayError};
-use common::vmray::model::{Sample, Submission, Verdict};
+use mapping::SubmissionFacts;
 use serde_json::{Value, json};
+use vmray::client::{Found, VmrayClient, VmrayError};
+use vmray::model::{Sample, Submission, Verdict};
 
 use crate::hash::sha256;
 use crate::ledger::entry::{FailureCode, State};

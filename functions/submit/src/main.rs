@@ -4,16 +4,18 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use chrono::Utc;
-use common::config::{Host, SubmitDeployment, SubmitSettings, aws};
-use common::http::Deadline;
-use common::secrets::Secrets;
-use common::store::dynamodb::DynamoStore;
-use common::telemetry::{self, Output};
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
+use runtime::aws;
+use runtime::http::Deadline;
+use runtime::secrets::Secrets;
+use runtime::settings::Host;
+use runtime::telemetry::{self, Output};
 use serde_json::Value;
 use serde_json::value::RawValue;
+use store::dynamodb::DynamoStore;
 use submit::lambda::{self, Event, Record};
 use submit::queue::sqs::SqsQueue;
+use submit::settings::{SubmitDeployment, SubmitSettings};
 use submit::{Submit, api, metrics};
 use tokio::time::Instant;
 

@@ -1,7 +1,7 @@
 //! The figures of `submit` as CloudWatch metrics, one line for each thing done.
 
 use chrono::{DateTime, Utc};
-use common::telemetry::{self, Unit};
+use runtime::telemetry::{self, Unit};
 
 use crate::api::http::Response;
 use crate::worker::Work;

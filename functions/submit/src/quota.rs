@@ -4,10 +4,10 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use common::http::Deadline;
-use common::vmray::client;
+use runtime::http::Deadline;
 use serde::Serialize;
 use tokio::time::Instant;
+use vmray::client;
 
 use crate::service::Submit;
 

@@ -3,12 +3,12 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use common::config::{SubmitSettings, SubmitTimes};
-use common::http::{self, Deadline, HttpSetupError, Limits, RetryPolicy};
-use common::secrets::{Keys, RotatingKey, Secrets, SecretsError};
-use common::store::{Store, StoreError};
-use common::vmray::client::{VmrayClient, VmrayPolicy};
+use crate::settings::{SubmitSettings, SubmitTimes};
+use runtime::http::{self, Deadline, HttpSetupError, Limits, RetryPolicy};
+use runtime::secrets::{Keys, RotatingKey, Secrets, SecretsError};
+use store::{Store, StoreError};
 use tokio::sync::Semaphore;
+use vmray::client::{VmrayClient, VmrayPolicy};
 
 use crate::api::callers::Callers;
 use crate::api::options::Options;

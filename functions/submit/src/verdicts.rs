@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
-use common::http::Deadline;
-use common::mapping::SubmissionFacts;
-use common::store::StoreError;
-use common::vmray::client::{VmrayClient, VmrayError};
-use common::vmray::model::{Submission, SubmissionId};
 use futures::{StreamExt, TryStreamExt, stream};
+use mapping::SubmissionFacts;
+use runtime::http::Deadline;
+use store::StoreError;
+use vmray::client::{VmrayClient, VmrayError};
+use vmray::model::{Submission, SubmissionId};
 
 use crate::ledger::entry::{Entry, FailureCode, Follower, State};
 use crate::ledger::{Put, Versioned};

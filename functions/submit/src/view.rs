@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use common::mapping::SubmissionFacts;
+use mapping::SubmissionFacts;
 use serde::Serialize;
 
 use crate::ledger::batch::{BatchState, Fate, Header, Item};
@@ -393,7 +393,7 @@ fn refused(code: &str) -> Outcome<'_> {
 #[cfg(test)]
 mod tests {
     use chrono::TimeDelta;
-    use common::vmray::model::Submission;
+    use vmray::model::Submission;
 
     use super::*;
     use crate::api::options::Options;

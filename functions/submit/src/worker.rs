@@ -9,13 +9,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use common::http::Deadline;
-use common::mapping::SubmissionFacts;
-use common::store::{Expected, StoreError};
-use common::telemetry::url_for_log;
-use common::vmray::client::{Accepted, SubmitError, SubmitParameters, VmrayClient, VmrayError};
 use futures::{StreamExt, stream};
+use mapping::SubmissionFacts;
+use runtime::http::Deadline;
+use runtime::telemetry::url_for_log;
+use store::{Expected, StoreError};
 use tokio::time::Instant;
+use vmray::client::{Accepted, SubmitError, SubmitParameters, VmrayClient, VmrayError};
 
 use crate::ledger::batch::{BatchState, Chunk, Fate, Header};
 use crate::ledger::entry::{Entry, FailureCode, State};

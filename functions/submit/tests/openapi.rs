@@ -6,12 +6,10 @@ use std::collections::BTreeSet;
 use ::url::form_urlencoded;
 use boon::{Compiler, Draft, SchemaIndex, Schemas};
 use chrono::{DateTime, TimeDelta, Utc};
-use common::mapping::{SubmissionFacts, submission_attributes};
-use common::store::{Expected, Key};
-use common::vmray::model::{SampleId, SubmissionId, Verdict};
-use common::vmray::parameters::AnalysisCaching;
+use mapping::{SubmissionFacts, submission_attributes};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
+use store::{Expected, Key};
 use submit::api::answer::DEFAULT_LIMIT;
 use submit::api::check::Action;
 use submit::api::http::Request;
@@ -21,6 +19,8 @@ use submit::api::{MOST_BODY_BYTES, MOST_BODY_DEPTH, OPENAPI, parameters};
 use submit::ledger::entry::{Entry, FailureCode, State};
 use submit::ledger::{Put, entry_key};
 use submit::view::{Source, Status, error_codes};
+use vmray::model::{SampleId, SubmissionId, Verdict};
+use vmray::parameters::AnalysisCaching;
 
 use support::{Answer, Bridge, KEY, NO_BATCH, request};
 

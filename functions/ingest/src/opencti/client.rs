@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use common::http::{self, Again, Answer, Deadline, HttpError, Limits, RetryPolicy};
-use common::secrets::{Keys, RotatingKey, SecretsError};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use reqwest::StatusCode;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE};
+use runtime::http::{self, Again, Answer, Deadline, HttpError, Limits, RetryPolicy};
+use runtime::secrets::{Keys, RotatingKey, SecretsError};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

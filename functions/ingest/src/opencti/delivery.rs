@@ -3,11 +3,11 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use common::http::Deadline;
-use common::mapping::MappedSample;
-use common::stix::{Bundle, StixId};
-use common::vmray::model::SampleId;
+use mapping::MappedSample;
+use runtime::http::Deadline;
 use serde::{Deserialize, Serialize};
+use stix::{Bundle, StixId};
+use vmray::model::SampleId;
 
 use super::client::{OpenctiClient, OpenctiError, Operation};
 use crate::health::TOO_MANY;
@@ -92,7 +92,8 @@ impl<'a> Delivery<'a> {
                 return Err(error);
             }
             match self.push_once(&samples).await {
-                Ok(()) => results.extend(samples.iter().map(|sample| Delivered::Accepted(sample.sample_id))),
+                Ok(()) => results
+                    .extend(samples.iter().map(|sample| Delivered::Accepted(SampleId(sample.sample_id)))),
                 Err(error) if error.is_about_the_bundle() => match <[MappedSample; 1]>::try_from(samples) {
                     Ok([sample]) => results.push(self.push_alone(sample, error).await?),
                     Err(samples) => {
@@ -124,12 +125,12 @@ impl<'a> Delivery<'a> {
         sample: MappedSample,
         mut error: OpenctiError,
     ) -> Result<Delivered, OpenctiError> {
-        let id = sample.sample_id;
+        let id = SampleId(sample.sample_id);
         let mut refused = vec![sample];
         let mut pending = Vec::new();
         loop {
             if let Some(part) = refused.pop() {
-                match common::stix::halve(part) {
+                match stix::halve(part) {
                     Ok((one, other)) if error.is_too_large() => pending.extend([other, one]),
                     _ => return Ok(Delivered::Refused(id, error)),
                 }

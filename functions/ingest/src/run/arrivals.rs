@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
-use common::mapping::MappedSample;
-use common::stix::{BundleLimits, LeftOut, Packer};
-use common::vmray::model::SampleId;
+use mapping::MappedSample;
+use stix::{BundleLimits, LeftOut, Packer};
 use tracing::info;
+use vmray::model::SampleId;
 
 use crate::pipeline::Work;
 use crate::quarantine::Reason;

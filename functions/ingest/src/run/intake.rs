@@ -4,12 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use chrono::{TimeDelta, Utc};
-use common::mapping::MappedSample;
-use common::vmray::client::Window;
-use common::vmray::model::{SampleId, Submission, Verdict};
+use mapping::MappedSample;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::{info, warn};
+use vmray::client::Window;
+use vmray::model::{SampleId, Submission, Verdict};
 
 use super::arrivals::{Arrivals, Failed, Pass};
 use super::{Ingest, Session, Stop};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use common::http::Deadline;
+use runtime::http::Deadline;
 use tokio::time::Instant;
 
 /// How long an invocation may take, from now.

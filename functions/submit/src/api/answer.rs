@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use chrono::Utc;
-use common::http::Deadline;
-use common::mapping::{Attribute, submission_attributes};
-use common::vmray::model::{SampleId, SubmissionId, Verdict};
 use futures::{StreamExt, TryStreamExt, stream};
+use mapping::{Attribute, submission_attributes};
+use runtime::http::Deadline;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
+use vmray::model::{SampleId, SubmissionId, Verdict};
 
 use super::body::Id;
 use super::http::Response;

@@ -1,8 +1,8 @@
 //! Who may call. Keys come in and are never kept: the secret holds their SHA-256.
 
+use crate::settings::SubmitLimits;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use common::config::SubmitLimits;
 use serde::Deserialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};

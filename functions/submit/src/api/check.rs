@@ -1,7 +1,7 @@
 //! What a call would do, without doing it.
 
 use chrono::Utc;
-use common::http::Deadline;
+use runtime::http::Deadline;
 use serde::Serialize;
 use serde_json::value::RawValue;
 

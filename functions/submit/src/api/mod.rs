@@ -11,7 +11,7 @@
 
 use std::time::Duration;
 
-use common::http::Deadline;
+use runtime::http::Deadline;
 use serde_json::json;
 use tokio::time::Instant;
 

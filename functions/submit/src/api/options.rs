@@ -2,10 +2,10 @@
 //!
 //! VMRay's own rules are [`parameters`]; the deployment's defaults pass the same checks.
 
-use common::config::SubmitDefaults;
-use common::vmray::parameters::{self, AnalysisCaching};
+use crate::settings::SubmitDefaults;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use vmray::parameters::{self, AnalysisCaching};
 
 use super::fault::Fault;
 

@@ -4,10 +4,10 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use chrono::Utc;
-use common::http::Deadline;
-use common::store::Expected;
 use futures::{StreamExt, TryStreamExt, stream};
+use runtime::http::Deadline;
 use serde::Serialize;
+use store::Expected;
 use tokio::time::{Instant, sleep};
 
 use super::answer::{BatchAnswer, Page, look_again, patience};

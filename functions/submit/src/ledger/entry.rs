@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use common::mapping::SubmissionFacts;
+use mapping::SubmissionFacts;
 use serde::{Deserialize, Serialize};
 
 /// The runs that are kept of one URL. A batch whose run is forgotten follows the next one.

@@ -14,9 +14,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use common::store::{Document, Expected, Key, NewDocument, Store, StoreError, to_body};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use store::{Document, Expected, Key, NewDocument, Store, StoreError, to_body};
 
 pub mod batch;
 pub mod entry;

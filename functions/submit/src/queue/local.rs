@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::Utc;
-use common::store::{Key, NewDocument, Store, StoreError, to_body};
+use store::{Key, NewDocument, Store, StoreError, to_body};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 

@@ -3,8 +3,8 @@
 use async_trait::async_trait;
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::types::SendMessageBatchRequestEntry;
-use common::config::aws::explain;
 use futures::{StreamExt, TryStreamExt, stream};
+use runtime::aws::explain;
 
 use super::{Delayed, Queue, QueueError};
 

@@ -7,17 +7,18 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::config::{Host, SubmitSettings};
-use common::http::Deadline;
-use common::secrets::Secrets;
-use common::store::Store;
-use common::store::sqlite::SqliteStore;
+use runtime::http::Deadline;
+use runtime::secrets::Secrets;
+use runtime::settings::Host;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use store::Store;
+use store::sqlite::SqliteStore;
 use submit::Submit;
 use submit::api::http::{Request, Response};
 use submit::ledger::Ledger;
 use submit::queue::local::LocalQueue;
+use submit::settings::SubmitSettings;
 use tokio::time::Instant;
 
 /// The keys of the callers `soar`, `other` and `small`.

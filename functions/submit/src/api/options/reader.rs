@@ -1,7 +1,7 @@
 //! Reads one option at a time and remembers everything that is wrong.
 
-use common::vmray::parameters;
 use serde_json::{Map, Value};
+use vmray::parameters;
 
 use super::NAMES;
 use crate::api::{

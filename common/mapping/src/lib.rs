@@ -1,0 +1,93 @@
+//! One VMRay sample becomes STIX objects: the heart of the product.
+//!
+//! Pure: the same facts and settings give the same objects, byte for byte, on any day and in any order of the input
+//! lists. What the platform would refuse is left out and counted by reason, never in silence.
+
+mod analyses;
+mod attributes;
+mod files;
+mod iocs;
+mod labels;
+mod malware;
+mod mapper;
+mod relatives;
+mod report;
+mod settings;
+mod subject;
+mod text;
+mod values;
+
+use vmray::model::{Entries, Iocs, MitreTechnique, Sample, SampleId, Submission, ThreatIndicator};
+
+pub use attributes::{Attribute, SubmissionFacts, submission_attributes};
+pub use settings::{IocType, LabelKind, LabelStyle, MappingSettings, UnknownName, VerdictSet};
+pub use stix::{LeftOut, MappedSample};
+pub use values::reason;
+
+use mapper::Mapper;
+
+/// All that is known of one sample.
+#[derive(Debug, Clone)]
+pub struct SampleFacts {
+    /// The sample.
+    pub sample: Sample,
+    /// Its submissions in this run, at least one.
+    pub submissions: Vec<Submission>,
+    /// Its IOCs.
+    pub iocs: Iocs,
+    /// What analyses saw it do.
+    pub threat_indicators: Entries<ThreatIndicator>,
+    /// The techniques that analyses recognised.
+    pub techniques: Entries<MitreTechnique>,
+    /// Its parents and children that are not clean.
+    pub relatives: Vec<Relative>,
+}
+
+/// A sample that contains this one, or that this one contains.
+#[derive(Debug, Clone)]
+pub struct Relative {
+    /// Which of the two.
+    pub role: RelativeRole,
+    /// VMRay's word for the relation, such as `Dropped File`.
+    pub relation_type: Option<String>,
+    /// The other sample.
+    pub sample: Sample,
+}
+
+/// What a relative is to the sample.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RelativeRole {
+    /// It contains the sample.
+    Parent,
+    /// The sample contains it.
+    Child,
+}
+
+/// A sample that cannot be mapped at all.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MappingError {
+    /// There is nothing to say when it was analysed.
+    #[error("sample {0} without any submission")]
+    NoSubmission(SampleId),
+}
+
+/// Maps one sample.
+pub fn map_sample(facts: &SampleFacts, settings: &MappingSettings) -> Result<MappedSample, MappingError> {
+    if facts.submissions.is_empty() {
+        return Err(MappingError::NoSubmission(facts.sample.id));
+    }
+    let mut mapper = Mapper::new(facts, settings);
+    mapper.left_out.add_many(reason::MALFORMED_ENTRY, malformed(facts));
+    let files = mapper.files();
+    mapper.other_iocs();
+    let subject = files.sample.or_else(|| mapper.sample_url());
+    let techniques = mapper.techniques();
+    let families = mapper.link_threats(subject.as_ref(), &techniques);
+    let parents = mapper.relatives(subject.as_ref(), &files.relatives);
+    mapper.report(subject.as_ref(), &families, &parents);
+    Ok(mapper.finish())
+}
+
+fn malformed(facts: &SampleFacts) -> u32 {
+    facts.iocs.malformed + facts.threat_indicators.malformed + facts.techniques.malformed
+}

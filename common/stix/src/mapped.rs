@@ -1,0 +1,15 @@
+//! The objects of one sample: what bundles are made of.
+
+use crate::left_out::LeftOut;
+use crate::object::Object;
+
+/// The objects of one sample, or of a part of one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MappedSample {
+    /// VMRay's number of the sample.
+    pub sample_id: u64,
+    /// Its objects, each id once, in the order of a bundle.
+    pub objects: Vec<Object>,
+    /// What was left out of them.
+    pub left_out: LeftOut,
+}

@@ -1,0 +1,466 @@
+//! The objects of a bundle. How two versions of one are merged is in `merge`, how they are written in `write`.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::sync::OnceLock;
+
+use crate::id::StixId;
+use crate::label::{Color, LabelName, LabelSet};
+use crate::marking::TlpMarking;
+use crate::timestamp::Timestamp;
+use crate::write::written_size;
+use crate::{VMRAY, ids};
+
+/// The value of a malware analysis's `product`.
+pub(super) const PRODUCT: &str = "vmray";
+
+/// When a text was true. The number only separates texts of one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Stamp(pub Timestamp, pub u64);
+
+/// A value of which the newest wins.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Dated<T> {
+    /// Since when.
+    pub at: Stamp,
+    /// The value.
+    pub value: T,
+}
+
+impl<T> Dated<T> {
+    /// A value as of a moment.
+    pub fn new(at: Stamp, value: T) -> Self {
+        Self { at, value }
+    }
+}
+
+/// An object of a bundle, with its id: computing that once is a good part of what a bundle costs.
+#[derive(Debug, Clone)]
+pub struct Object {
+    pub(super) id: StixId,
+    pub(super) body: Body,
+    /// How many bytes it takes as JSON, once somebody has asked.
+    pub(super) size: OnceLock<usize>,
+}
+
+impl PartialEq for Object {
+    fn eq(&self, other: &Self) -> bool {
+        self.id == other.id && self.body == other.body
+    }
+}
+
+/// What an object is. What belongs to VMRay carries its author and the marking; what is shared with other
+/// sources (malware, attack patterns, countries) carries neither.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Body {
+    /// A label with its colour.
+    Label(Label),
+    /// The author, VMRay.
+    Identity,
+    /// A malware family.
+    Malware(Malware),
+    /// A MITRE ATT&CK technique.
+    AttackPattern(AttackPattern),
+    /// A country.
+    Country(Country),
+    /// An observable.
+    Observable(Observable),
+    /// An indicator.
+    Indicator(Box<Indicator>),
+    /// The analysis of a sample.
+    MalwareAnalysis(Box<MalwareAnalysis>),
+    /// A relationship.
+    Relationship(Relationship),
+    /// The report on a sample.
+    Report(Box<Report>),
+}
+
+/// A label.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Label {
+    /// Its text.
+    pub name: LabelName,
+    /// Its colour.
+    pub color: Color,
+}
+
+/// A malware family.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Malware {
+    /// Its name.
+    pub name: Dated<String>,
+    /// What kinds of malware it is, sorted.
+    pub malware_types: Vec<Cow<'static, str>>,
+}
+
+/// A MITRE ATT&CK technique.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AttackPattern {
+    /// Its number, upper case.
+    pub mitre_id: String,
+    /// Its name.
+    pub name: Dated<String>,
+    /// Its tactics, sorted.
+    pub phases: Vec<KillChainPhase>,
+}
+
+/// A tactic of MITRE ATT&CK.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct KillChainPhase {
+    /// Such as `defense-evasion`.
+    pub name: Cow<'static, str>,
+    /// Its place in the chain, where known.
+    pub order: Option<u8>,
+}
+
+/// A country.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Country {
+    /// Its name.
+    pub name: Dated<String>,
+    /// Its ISO code, where known.
+    pub code: Option<Dated<String>>,
+}
+
+/// An observable.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Observable {
+    /// What was observed.
+    pub value: ObservableValue,
+    /// 0 to 100. Auxiliary observables have none.
+    pub score: Option<u8>,
+    /// Markdown for people.
+    pub description: Option<Dated<String>>,
+    /// Labels.
+    pub labels: LabelSet,
+    /// Who may see it.
+    pub marking: TlpMarking,
+}
+
+/// What was observed.
+#[derive(Debug, Clone, PartialEq)]
+#[expect(missing_docs, reason = "the names are those of STIX")]
+pub enum ObservableValue {
+    File(Box<File>),
+    DomainName(String),
+    Url(String),
+    Ipv4(String),
+    Ipv6(String),
+    Email { address: String, display_name: Option<Dated<String>> },
+    Mutex(String),
+    Process { command_line: String },
+    RegistryKey(String),
+}
+
+/// A file. It has a hash or a name, else it could not be identified.
+#[derive(Debug, Clone, PartialEq)]
+pub struct File {
+    /// MD5, lower case.
+    pub md5: Option<String>,
+    /// SHA-1, lower case.
+    pub sha1: Option<String>,
+    /// SHA-256, lower case.
+    pub sha256: Option<String>,
+    /// Its base name.
+    pub name: Option<Dated<String>>,
+    /// All its base names, that one included: the platform adds it, which would be a change at the second import.
+    pub names: BTreeSet<String>,
+    /// In bytes.
+    pub size: Option<Dated<u32>>,
+    /// MIME type.
+    pub mime_type: Option<Dated<String>>,
+}
+
+/// An indicator.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Indicator {
+    /// For people.
+    pub name: String,
+    /// STIX pattern, which makes the id.
+    pub pattern: String,
+    /// An id under which older platforms may know it.
+    pub former_id: Option<StixId>,
+    /// OpenCTI's name of the type of observable it is about.
+    pub main_observable_type: &'static str,
+    /// STIX vocabulary, sorted.
+    pub indicator_types: Vec<&'static str>,
+    /// The newest analysis.
+    pub valid_from: Timestamp,
+    /// 0 to 100.
+    pub score: u8,
+    /// Markdown for people.
+    pub description: Option<Dated<String>>,
+    /// Tactics, sorted.
+    pub phases: Vec<KillChainPhase>,
+    /// Labels.
+    pub labels: LabelSet,
+    /// 0 to 100; the platform's own choice when absent.
+    pub confidence: Option<u8>,
+    /// Who may see it.
+    pub marking: TlpMarking,
+}
+
+/// The analysis of a sample in one submission.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MalwareAnalysis {
+    /// For people; the same as the report's.
+    pub result_name: String,
+    /// STIX vocabulary.
+    pub result: Dated<&'static str>,
+    /// When it was submitted.
+    pub submitted: Option<Timestamp>,
+    /// When it was done.
+    pub ended: Option<Timestamp>,
+    /// What was analysed.
+    pub sample: Option<StixId>,
+    /// What was found, sorted.
+    pub observables: Vec<StixId>,
+    /// Labels.
+    pub labels: LabelSet,
+    /// Links to VMRay, sorted.
+    pub links: Vec<String>,
+    /// 0 to 100; the platform's own choice when absent.
+    pub confidence: Option<u8>,
+    /// Who may see it.
+    pub marking: TlpMarking,
+}
+
+/// The report on a sample.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Report {
+    /// For people; makes the id.
+    pub name: String,
+    /// When VMRay first saw the sample; makes the id.
+    pub published: Timestamp,
+    /// The newest analysis.
+    pub modified: Timestamp,
+    /// Markdown for people.
+    pub description: Option<Dated<String>>,
+    /// Everything about the sample, sorted.
+    pub objects: Vec<StixId>,
+    /// Labels.
+    pub labels: LabelSet,
+    /// Links to VMRay, sorted.
+    pub links: Vec<String>,
+    /// 0 to 100; the platform's own choice when absent.
+    pub confidence: Option<u8>,
+    /// Who may see it.
+    pub marking: TlpMarking,
+}
+
+/// A relationship between two objects. Without times: those would take part in its id.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Relationship {
+    id: StixId,
+    kind: RelationshipKind,
+    source: StixId,
+    target: StixId,
+    pub(super) confidence: Option<u8>,
+    pub(super) marking: TlpMarking,
+}
+
+/// How two objects belong together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names are those of STIX")]
+pub enum RelationshipKind {
+    BasedOn,
+    Characterizes,
+    Drops,
+    Indicates,
+    LocatedAt,
+    RelatedTo,
+    ResolvesTo,
+    Uses,
+}
+
+impl RelationshipKind {
+    /// The value of `relationship_type`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RelationshipKind::BasedOn => "based-on",
+            RelationshipKind::Characterizes => "characterizes",
+            RelationshipKind::Drops => "drops",
+            RelationshipKind::Indicates => "indicates",
+            RelationshipKind::LocatedAt => "located-at",
+            RelationshipKind::RelatedTo => "related-to",
+            RelationshipKind::ResolvesTo => "resolves-to",
+            RelationshipKind::Uses => "uses",
+        }
+    }
+}
+
+impl Relationship {
+    /// Links two objects.
+    #[must_use]
+    pub fn new(
+        kind: RelationshipKind,
+        source: StixId,
+        target: StixId,
+        confidence: Option<u8>,
+        marking: TlpMarking,
+    ) -> Self {
+        let id = ids::relationship(kind.as_str(), source, target);
+        Self { id, kind, source, target, confidence, marking }
+    }
+
+    /// How they belong together.
+    #[must_use]
+    pub fn kind(&self) -> RelationshipKind {
+        self.kind
+    }
+
+    /// From where.
+    #[must_use]
+    pub fn source(&self) -> StixId {
+        self.source
+    }
+
+    /// To where.
+    #[must_use]
+    pub fn target(&self) -> StixId {
+        self.target
+    }
+}
+
+impl ObservableValue {
+    /// The id of the observable.
+    #[must_use]
+    pub fn id(&self) -> StixId {
+        match self {
+            ObservableValue::File(file) => file.id(),
+            ObservableValue::DomainName(value) => ids::domain_name(value),
+            ObservableValue::Url(value) => ids::url(value),
+            ObservableValue::Ipv4(value) => ids::ipv4_addr(value),
+            ObservableValue::Ipv6(value) => ids::ipv6_addr(value),
+            ObservableValue::Email { address, .. } => ids::email_addr(address),
+            ObservableValue::Mutex(name) => ids::mutex(name),
+            ObservableValue::Process { command_line } => ids::process(command_line),
+            ObservableValue::RegistryKey(key) => ids::windows_registry_key(key),
+        }
+    }
+}
+
+impl File {
+    /// The id of the file.
+    #[must_use]
+    pub fn id(&self) -> StixId {
+        let hashes = [("MD5", &self.md5), ("SHA-1", &self.sha1), ("SHA-256", &self.sha256)];
+        match hashes.into_iter().find_map(|(algorithm, hash)| Some((algorithm, hash.as_deref()?))) {
+            Some((algorithm, hash)) => ids::file_by_hash(algorithm, hash),
+            None => ids::file_by_name(self.name.as_ref().map_or("", |name| &name.value)),
+        }
+    }
+
+    /// Whether any hash is known.
+    #[must_use]
+    pub fn has_hash(&self) -> bool {
+        self.md5.is_some() || self.sha1.is_some() || self.sha256.is_some()
+    }
+}
+
+impl Body {
+    fn id(&self) -> StixId {
+        match self {
+            Body::Label(label) => ids::label(label.name.as_str()),
+            Body::Identity => VMRAY,
+            Body::Malware(malware) => ids::malware(&malware.name.value),
+            Body::AttackPattern(pattern) => ids::attack_pattern(&pattern.mitre_id),
+            Body::Country(country) => ids::country(&country.name.value),
+            Body::Observable(observable) => observable.value.id(),
+            Body::Indicator(indicator) => ids::indicator(&indicator.pattern),
+            Body::MalwareAnalysis(analysis) => {
+                ids::malware_analysis(PRODUCT, &analysis.result_name, analysis.submitted)
+            }
+            Body::Relationship(relationship) => relationship.id,
+            Body::Report(report) => ids::report(&report.name, report.published),
+        }
+    }
+}
+
+impl From<Body> for Object {
+    fn from(body: Body) -> Self {
+        Self { id: body.id(), body, size: OnceLock::new() }
+    }
+}
+
+impl Object {
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> StixId {
+        self.id
+    }
+
+    /// What it is.
+    #[must_use]
+    pub fn body(&self) -> &Body {
+        &self.body
+    }
+
+    /// A smaller version of itself that refers only to what `keep` holds; of reports and analyses.
+    pub(super) fn with_refs(&self, keep: impl Fn(&StixId) -> bool) -> Object {
+        let mut smaller = self.clone();
+        match &mut smaller.body {
+            Body::MalwareAnalysis(analysis) => analysis.observables.retain(keep),
+            Body::Report(report) => report.objects.retain(keep),
+            _ => return smaller,
+        }
+        smaller.size.take();
+        smaller
+    }
+
+    /// How many bytes it takes as JSON.
+    pub(super) fn size(&self) -> usize {
+        *self.size.get_or_init(|| written_size(self))
+    }
+
+    /// Where it stands in a bundle: what others name comes first.
+    #[must_use]
+    pub fn order(&self) -> (u8, StixId) {
+        (self.rank(), self.id)
+    }
+
+    fn rank(&self) -> u8 {
+        match &self.body {
+            Body::Label(_) => 0,
+            Body::Identity => 1,
+            Body::Malware(_) | Body::AttackPattern(_) | Body::Country(_) => 2,
+            Body::Observable(_) => 3,
+            Body::Indicator(_) => 4,
+            Body::MalwareAnalysis(_) => 5,
+            Body::Relationship(_) => 6,
+            Body::Report(_) => 7,
+        }
+    }
+
+    /// Everything it refers to in the bundle. The marking is not in the bundle.
+    #[must_use]
+    pub fn refs(&self) -> Vec<StixId> {
+        match &self.body {
+            Body::Label(_)
+            | Body::Identity
+            | Body::Malware(_)
+            | Body::AttackPattern(_)
+            | Body::Country(_) => Vec::new(),
+            Body::Observable(_) | Body::Indicator(_) => vec![VMRAY],
+            Body::Relationship(relationship) => vec![VMRAY, relationship.source, relationship.target],
+            Body::MalwareAnalysis(analysis) => {
+                let found = analysis.observables.iter().copied();
+                std::iter::once(VMRAY).chain(analysis.sample).chain(found).collect()
+            }
+            Body::Report(report) => std::iter::once(VMRAY).chain(report.objects.iter().copied()).collect(),
+        }
+    }
+
+    /// The labels it names.
+    #[must_use]
+    pub fn labels(&self) -> Option<&LabelSet> {
+        match &self.body {
+            Body::Observable(observable) => Some(&observable.labels),
+            Body::Indicator(indicator) => Some(&indicator.labels),
+            Body::MalwareAnalysis(analysis) => Some(&analysis.labels),
+            Body::Report(report) => Some(&report.labels),
+            _ => None,
+        }
+    }
+}
