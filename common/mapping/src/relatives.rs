@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use crate::RelativeRole;
 use crate::mapper::Mapper;
 use crate::subject::Subject;
-use crate::values::{self, reason};
+use crate::values;
 use stix::object::{ObservableValue, RelationshipKind};
-use stix::{ObjectKind, StixId};
+use stix::{LeftOutReason, ObjectKind, StixId};
 
 impl Mapper<'_> {
     /// Links the relatives; those that are files are mapped already. Returns the parents.
@@ -40,7 +40,7 @@ impl Mapper<'_> {
     }
 
     fn relative_url(&mut self, url: Option<&str>) -> Option<StixId> {
-        let url = self.valid(values::non_empty(url).map_err(|_| reason::RELATIVE_WITHOUT_IDENTITY))?;
+        let url = self.valid(values::non_empty(url).map_err(|_| LeftOutReason::RelativeWithoutIdentity))?;
         Some(self.auxiliary(ObservableValue::Url(url.to_owned())))
     }
 }

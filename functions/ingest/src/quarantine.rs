@@ -4,11 +4,11 @@
 //! `QUARANTINE_MAX_ATTEMPTS` a sample is given up loudly and kept until an operator retries or drops it.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use store::{Document, Expected, Key, Store, StoreError, to_body};
+use strum::{Display, IntoStaticStr, VariantArray};
 use vmray::model::{SampleId, Submission};
 
 use crate::cursor::partition;
@@ -26,8 +26,23 @@ const MOST_SUBMISSIONS: usize = 200;
 const PREFIX: &str = "quarantine#";
 
 /// Why a sample is not in `OpenCTI`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Display,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    IntoStaticStr,
+    VariantArray,
+)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum Reason {
     /// IOCs, VTIs or techniques are not put together yet.
     NotAggregated,
@@ -53,23 +68,7 @@ impl Reason {
     /// The word for answers, metrics and documents.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::NotAggregated => "not_aggregated",
-            Self::NotFound => "not_found",
-            Self::Forbidden => "forbidden",
-            Self::Malformed => "malformed",
-            Self::MappingError => "mapping_error",
-            Self::TooLarge => "too_large",
-            Self::TooSlow => "too_slow",
-            Self::ServerError => "server_error",
-            Self::PushRefused => "push_refused",
-        }
-    }
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        self.into()
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use chrono::{TimeDelta, Utc};
 use mapping::MappedSample;
+use stix::LeftOutReason;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -115,7 +116,7 @@ impl<'a, 'c, 's> Intake<'a, 'c, 's> {
         };
         let mut feed = Feed::new(&session.vmray, self.window);
         while let Some(rows) = feed.next(LOOK_AHEAD, session.times.look_ahead_until()).await? {
-            self.answer.left_out.add_many("malformed_row", feed.take_malformed());
+            self.answer.left_out.add_many(LeftOutReason::MalformedRow, feed.take_malformed());
             let works = self.begin(rows);
             self.portion(&pipeline, works).await?;
             if Instant::now() >= pipeline.start_until {
@@ -146,7 +147,7 @@ impl<'a, 'c, 's> Intake<'a, 'c, 's> {
         for row in new {
             let Some(sample_id) = row.sample_id else {
                 warn!(submission_id = row.id.0, "a submission without a sample: nothing to ingest");
-                self.answer.left_out.add("submission_without_sample");
+                self.answer.left_out.add(LeftOutReason::SubmissionWithoutSample);
                 self.progress.settle(row.id);
                 continue;
             };
