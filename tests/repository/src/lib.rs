@@ -31,13 +31,15 @@ pub fn json(path: &str) -> Value {
     serde_json::from_str(&read(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// The section under a heading, up to the next heading of the same depth.
+/// The section under a heading, up to the next heading that is not deeper.
 #[must_use]
 pub fn section<'a>(text: &'a str, heading: &str) -> &'a str {
-    let depth = heading.split(' ').next().unwrap();
     let start = text.find(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("no heading {heading}"));
     let body = &text[start + heading.len() + 2..];
-    body.split(&format!("\n{depth} ")).next().unwrap()
+    let depth = |line: &str| line.bytes().take_while(|byte| *byte == b'#').count();
+    let is_inside = |line: &&str| depth(line) == 0 || depth(line) > depth(heading);
+    let length: usize = body.split_inclusive('\n').take_while(is_inside).map(str::len).sum();
+    &body[..length]
 }
 
 /// The names in backquotes in the first column of the tables in `text`, without the tables' heads.

@@ -6,7 +6,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
-use std::path::Path;
 
 use chrono::Utc;
 use ingest::{Answer, FailureKind, quarantine};
@@ -137,7 +136,8 @@ fn every_word_of_the_api_is_explained() {
 #[test]
 fn every_link_leads_somewhere() {
     for document in documents() {
-        let text = read(&document);
+        // Without inline code, which may show how a link is written.
+        let text: String = read(&document).split('`').step_by(2).collect();
         let folder = root().join(&document).parent().unwrap().to_owned();
         for link in all_between(&text, "](", ')').into_iter().filter(|link| !link.contains("://")) {
             let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
