@@ -20,7 +20,7 @@ pub enum LeftOutReason {
     FileWithoutIdentity,
     /// No domain name, a single label (`localhost`), or an address.
     InvalidDomain,
-    /// An e-mail address the platform does not parse: it takes ASCII only.
+    /// An e-mail address that the platform does not parse: before the `@` it takes ASCII only.
     InvalidEmail,
     /// A hash of the wrong length, or with other characters than hexadecimal digits.
     InvalidHash,
