@@ -4,22 +4,20 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use runtime::aws;
 use runtime::http::Deadline;
-use runtime::secrets::Secrets;
+use runtime::secrets::{Keys, Secrets};
 use runtime::settings::Host;
 use runtime::telemetry::{self, Output};
 use submit::Submit;
-use submit::queue::local::LocalQueue;
+use submit::queue::local::{LocalQueue, Received};
 use submit::settings::{SubmitDeployment, SubmitSettings};
 use tokio::time::Instant;
 
 use crate::Failure;
 use crate::setup::{State, explain};
-
-/// Messages that are worked on at the same time: one with a slow URL in it does not hold up the others. How many URLs
-/// are sent at the same time is the function's own limit.
-const WORKERS: usize = 4;
 
 /// As long as Lambda's worker has for a message.
 const TIME_FOR_A_MESSAGE: Duration = Duration::from_mins(1);
@@ -49,6 +47,7 @@ pub(crate) async fn local_submit(
         SubmitDeployment::Lambda { secret_arn, .. }
         | SubmitDeployment::Local { secret_arn: Some(secret_arn) } => {
             Secrets::from_secrets_manager(&aws::sdk_config().await, secret_arn.clone())
+                .keeping(Keys::suffice_for_submit)
         }
         SubmitDeployment::Local { secret_arn: None } => Secrets::from_environment(lookup),
     };
@@ -61,27 +60,26 @@ pub(crate) async fn local_submit(
 }
 
 impl LocalSubmit {
-    /// Works on messages until it is dropped; that is safe at any moment.
+    /// Works on messages until it is dropped; that is safe at any moment. How many at the same time, the queue says.
     pub(crate) async fn work(&self) {
-        let worker = || async {
-            loop {
-                self.work_on_next().await;
+        let mut in_work = FuturesUnordered::new();
+        loop {
+            tokio::select! {
+                received = self.queue.receive() => in_work.push(self.work_on(received)),
+                Some(()) = in_work.next() => {}
             }
-        };
-        let workers: [_; WORKERS] = std::array::from_fn(|_| worker());
-        futures::future::join_all(workers).await;
+        }
     }
 
-    async fn work_on_next(&self) {
-        let received = self.queue.receive().await;
+    async fn work_on(&self, received: Received) {
         let deadline = Deadline::at(Instant::now() + TIME_FOR_A_MESSAGE);
-        let done = match self.submit.work(&received.message, deadline).await {
+        let done = match self.submit.work(received.message(), deadline).await {
             Ok(_) => self.queue.done(&received).await.map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
         };
         if let Err(error) = done {
             tracing::error!(error, "message not done; it is taken again");
-            self.queue.again(received, PAUSE);
+            self.queue.again(&received, PAUSE);
         }
     }
 }

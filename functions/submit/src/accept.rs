@@ -1,26 +1,29 @@
 //! Accepting a call: which URLs may be sent, which are known, and the batch that stands for the call.
 //!
-//! The order makes it safe to die anywhere: a message that looks after the batch in a minute, then the chunks, then the
-//! header, then a message for each chunk. Without the header nothing was accepted, and the caller has no answer.
+//! The order makes it safe to die anywhere: the record of the call, the booking of its URLs for the daily limit (the
+//! protocol is that of [`day`](crate::ledger::day)), a message that looks after the batch in a minute, then the chunks,
+//! the header, and a message for each chunk. Without the header nothing was accepted, and the caller has no answer.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::settings::LedgerScope;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use runtime::telemetry::url_for_log;
 use serde_json::{Map, Value};
-use store::StoreError;
+use store::{Expected, StoreError};
 
-use crate::api::body::{Input, Value as InputValue};
+use crate::api::body::{Id, Input, Value as InputValue};
 use crate::api::callers::Caller;
 use crate::api::options::Options;
 use crate::hash::of_parts;
 use crate::ledger::batch::{BatchState, Chunk, Fate, Header, Item, into_chunks};
-use crate::ledger::{Batch, CallRecord, entry_key};
+use crate::ledger::day::{Booked, ByChunk};
+use crate::ledger::{Batch, CallRecord, entry_key, until_written};
 use crate::queue::{Delayed, Message, QueueError};
 use crate::service::{ServiceError, Submit};
-use crate::url::{Gate, Refusal, holds_secret};
+use crate::settings::LedgerScope;
+use crate::url::{Gate, Refusal, redacted};
 use crate::view::{Counts, Perspective, Status};
 use crate::worker::distinct_keys;
 
@@ -30,8 +33,9 @@ const GUARD_DELAY: Duration = Duration::from_mins(1);
 /// How much of a refused text is shown to its caller again.
 const ECHO_CHARS: usize = 256;
 
-/// Times that a lost race for a call is run again.
-const RACES: u32 = 10;
+/// How long the time of a record is the time of its batch. A call has ended by then: who repeats it later waits from then
+/// on for verdicts, and on that day counts its URLs.
+const CALL_LASTS: TimeDelta = TimeDelta::minutes(10);
 
 /// What a call asks for, read and checked.
 #[derive(Debug)]
@@ -75,17 +79,16 @@ struct Plan {
     chunks: Vec<Chunk>,
     /// By chunk: whether some of its URLs are not known to be in VMRay.
     unsent: Vec<bool>,
-    /// URLs that nobody has begun to send: what the caller's limit counts.
-    new_urls: u64,
+    /// URLs that are not being sent yet, by chunk: what the caller's limit counts.
+    new_urls: ByChunk,
 }
 
-/// Whether a call's URLs are counted for the day.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Count {
-    /// By whoever records the call.
-    First,
-    /// They were, by somebody who died after it or is at it now.
-    Again,
+/// What the record of a call says.
+enum Recorded {
+    /// The call has been answered with this batch.
+    Answered(Box<Batch>),
+    /// This batch is to be carried out. Another call may be at it, or has died over it: it can be done again.
+    ToDo { record: CallRecord, batch_made_at: DateTime<Utc>, expected: Expected },
 }
 
 impl Submit {
@@ -96,60 +99,88 @@ impl Submit {
         caller: &Caller,
         call: Call,
     ) -> Result<Batch, AcceptError> {
-        let now = Utc::now();
         let request_hash = request_hash(&call);
         let place = match &call.idempotency_key {
             Some(key) => of_parts(&["key", key]),
             None => of_parts(&["call", &request_hash]),
         };
+        let lasts = call.idempotency_key.is_some();
+        let (record, created_at, expected) =
+            match self.recorded(&caller.name, &place, request_hash, lasts).await? {
+                Recorded::Answered(batch) => return Ok(*batch),
+                Recorded::ToDo { record, batch_made_at, expected } => (record, batch_made_at, expected),
+            };
         let items = self.items(gate, caller, call.inputs, &call.options);
         let header = Header {
             caller: caller.name.clone(),
-            created_at: now,
+            created_at,
             chunk_sizes: Vec::new(),
             options: call.options,
         };
-        let mut lost_a_race = false;
-        for _ in 0..RACES {
-            let (record, expected) = self.ledger.call(&caller.name, &place, now).await?;
-            let id = match record {
-                Some(record) if record.request_hash != request_hash => return Err(AcceptError::OtherCall),
-                Some(record) => match self.ledger.batch(&record.batch, now).await? {
-                    // Under an idempotency key for good, else as long as it runs, or when it was made just now by
-                    // a call that came at the same time.
-                    Some(batch)
-                        if call.idempotency_key.is_some() || lost_a_race || !self.is_done(&batch).await? =>
-                    {
-                        return Ok(batch);
-                    }
-                    Some(_) => None,
-                    // Its call has died, or is at it now: the same batch can be made twice.
-                    None => Some(record.batch),
-                },
-                None => None,
-            };
-            if let Some(id) = id {
-                return self.create(caller, id, header, items, Count::Again, now).await;
+        let created = self.create(caller, record.batch.clone(), header, items).await;
+        if let Err(AcceptError::DayLimit { .. }) = &created {
+            // A smaller call may come under the same key.
+            let refused = CallRecord { refused: true, ..record };
+            match self.ledger.put_call(&caller.name, &place, &refused, expected, Utc::now()).await {
+                // Conflict: a repeat is at it.
+                Ok(_) | Err(StoreError::Conflict { .. }) => {}
+                Err(error) => return Err(error.into()),
             }
-            let id = uuid::Uuid::new_v4().to_string();
-            let record = CallRecord { batch: id.clone(), request_hash: request_hash.clone() };
-            let recorded = self.ledger.put_call(&caller.name, &place, &record, expected, now).await?;
-            let Some(recorded) = recorded else {
-                lost_a_race = true;
-                continue;
-            };
-            let created = self.create(caller, id, header, items, Count::First, now).await;
-            if let Err(AcceptError::DayLimit { .. }) = &created {
-                // A smaller call may come under the same key.
-                self.ledger.forget_call(&caller.name, &place, &record, recorded, now).await?;
-            }
-            return created;
         }
-        Err(AcceptError::Service(ServiceError::Store(StoreError::Unavailable {
-            doing: "record a call",
-            place: "the ledger".to_owned(),
-            reason: "too many calls of the same kind at the same time; send it again".to_owned(),
-        })))
+        created
+    }
+
+    /// Reads or writes the record of a call. `lasts`: its batch answers repeats for good, and not only as long as it runs.
+    async fn recorded(
+        &self,
+        caller: &str,
+        place: &str,
+        request_hash: String,
+        lasts: bool,
+    ) -> Result<Recorded, AcceptError> {
+        let lost_a_race = AtomicBool::new(false);
+        let attempt = || async {
+            let now = Utc::now();
+            let (record, expected) = self.ledger.call(caller, place, now).await?;
+            let mut id = None;
+            if let Some(record) = record {
+                let is_same = record.request_hash == request_hash;
+                let batch = self.ledger.batch(&record.batch, now).await?;
+                // A call that comes at the same time as another one is answered with its batch, done or not.
+                let lasts = lasts || lost_a_race.load(Ordering::Relaxed);
+                match batch {
+                    Some(_) if !is_same => return Err(AcceptError::OtherCall),
+                    Some(batch) if lasts || !self.is_done(&batch).await? => {
+                        return Ok(Recorded::Answered(Box::new(batch)));
+                    }
+                    Some(_) => {}
+                    None if is_same => {
+                        if let Some(batch_made_at) = made_lately(&record, now) {
+                            return Ok(Recorded::ToDo { record, batch_made_at, expected });
+                        }
+                        // Under the number that may have been booked already.
+                        id = Some(record.batch);
+                    }
+                    None if record.refused => {}
+                    None => return Err(AcceptError::OtherCall),
+                }
+            }
+            let record = CallRecord {
+                batch: id.unwrap_or_else(|| uuid::Uuid::new_v4().to_string()),
+                request_hash: request_hash.clone(),
+                created_at: Some(now),
+                refused: false,
+            };
+            let written = self.ledger.put_call(caller, place, &record, expected, now).await;
+            let expected = written
+                .inspect_err(|_| lost_a_race.store(true, Ordering::Relaxed))
+                .map_err(AcceptError::from)?;
+            Ok(Recorded::ToDo { record, batch_made_at: now, expected })
+        };
+        let again = |error: &AcceptError| {
+            matches!(error, AcceptError::Service(ServiceError::Store(StoreError::Conflict { .. })))
+        };
+        until_written(attempt, again).await
     }
 
     async fn create(
@@ -158,58 +189,60 @@ impl Submit {
         id: String,
         mut header: Header,
         items: Vec<Item>,
-        count: Count,
-        now: DateTime<Utc>,
     ) -> Result<Batch, AcceptError> {
+        let created_at = header.created_at;
         let chunks = into_chunks(items);
         header.chunk_sizes =
             chunks.iter().map(|chunk| u32::try_from(chunk.items.len()).unwrap_or(u32::MAX)).collect();
-        let plan = self.plan(&id, &header, chunks, now).await?;
-        self.count(caller, plan.new_urls, count, now).await?;
-        if plan.unsent.iter().any(|unsent| *unsent) {
-            self.send_guard(&id).await?;
+        let plan = self.plan(&id, &header, chunks, created_at).await?;
+        if self.book(caller, (&id, 0), &plan.new_urls, created_at).await? == Booked::Before
+            && let Some(batch) = self.ledger.batch(&id, Utc::now()).await?
+        {
+            return Ok(batch);
         }
-        self.ledger.create_batch(&id, &header, &plan.chunks, now).await?;
+        if plan.unsent.iter().any(|unsent| *unsent) {
+            self.send_guard(&id, &caller.name).await?;
+        }
+        self.ledger.create_batch(&id, &header, &plan.chunks, created_at).await?;
         let unsent = plan.unsent.iter().enumerate().filter(|(_, unsent)| **unsent);
-        let messages =
-            unsent.map(|(chunk, _)| Delayed::now(Message::Chunk { batch: id.clone(), chunk, attempt: 0 }));
+        let messages = unsent.map(|(chunk, _)| {
+            Delayed::now(Message::Chunk { batch: id.clone(), chunk, attempt: 0 }, &caller.name)
+        });
         self.queue.send(messages.collect()).await?;
         tracing::info!(
             batch = id,
             caller = caller.name,
             inputs = header.total(),
-            to_send = plan.new_urls,
+            to_send = plan.new_urls.values().sum::<u64>(),
             "batch accepted"
         );
         let state = BatchState::default();
         Ok(Batch { id, header, chunks: plan.chunks, state, refreshes: std::collections::HashMap::default() })
     }
 
-    /// In a minute somebody looks whether everything of the batch was queued.
-    pub(crate) async fn send_guard(&self, batch: &str) -> Result<(), QueueError> {
+    /// In a minute the worker looks whether everything of the batch was queued.
+    pub(crate) async fn send_guard(&self, batch: &str, caller: &str) -> Result<(), QueueError> {
         let message = Message::Guard { batch: batch.to_owned() };
-        self.queue.send(vec![Delayed { message, delay: GUARD_DELAY }]).await
+        self.queue.send(vec![Delayed { message, caller: caller.to_owned(), delay: GUARD_DELAY }]).await
     }
 
-    /// Counts URLs for the caller's day, or only sees whether they would fit.
-    async fn count(
+    /// Books URLs that a round of a batch is going to send.
+    pub(crate) async fn book(
         &self,
         caller: &Caller,
-        urls: u64,
-        count: Count,
-        now: DateTime<Utc>,
-    ) -> Result<(), AcceptError> {
-        let limit = caller.urls_per_day(&self.settings.limits);
-        if count == Count::Again || urls == 0 {
-            return Ok(());
+        round: (&str, u32),
+        urls: &ByChunk,
+        on: DateTime<Utc>,
+    ) -> Result<Booked, AcceptError> {
+        let wanted = urls.values().sum();
+        if wanted == 0 {
+            return Ok(Booked::Now);
         }
-        let counted = self.ledger.count_urls(&caller.name, urls, limit, now).await?;
-        counted.map_err(|used| AcceptError::DayLimit { limit, used, wanted: urls })
-    }
-
-    /// Counts URLs that a caller wants to have sent again.
-    pub(crate) async fn count_retried(&self, caller: &Caller, urls: u64) -> Result<(), AcceptError> {
-        self.count(caller, urls, Count::First, Utc::now()).await
+        let limit = caller.urls_per_day(&self.settings.limits);
+        match self.ledger.book(&caller.name, round, urls, limit, on).await? {
+            Booked::OverLimit { used } => Err(AcceptError::DayLimit { limit, used, wanted }),
+            booked => Ok(booked),
+        }
     }
 
     async fn plan(
@@ -222,15 +255,17 @@ impl Submit {
         let state = BatchState::default();
         let perspective = Perspective::new(id, header, &state, self.rules(), now);
         let mut unsent = Vec::with_capacity(chunks.len());
-        let mut new_urls = 0;
-        for chunk in &chunks {
+        let mut new_urls = ByChunk::new();
+        for (number, chunk) in chunks.iter().enumerate() {
             let entries = self.ledger.entries(distinct_keys(chunk), now).await?;
             let mut any = false;
             for item in &chunk.items {
                 let entry = item.key().and_then(|key| entries.get(key)).map(|entry| &entry.value);
                 let outcome = perspective.outcome(item, entry, None);
                 any |= matches!(outcome.status, Status::Pending | Status::Unconfirmed);
-                new_urls += u64::from(outcome.is_new());
+                if outcome.is_new() {
+                    *new_urls.entry(number).or_default() += 1;
+                }
             }
             unsent.push(any);
         }
@@ -294,21 +329,30 @@ fn gated(gate: &Gate, input: Input) -> Item {
     };
     match checked {
         Ok(url) => {
+            let unwrapped_from = url.unwrapped_from();
             let url = url.as_str().to_owned();
             let input_text = (text != url).then_some(text);
             let fate = Fate::Send { url, key: String::new(), duplicate: false };
-            Item { id: input.id, input: input_text, unstored_input: None, fate }
+            Item { id: input.id, input: input_text, unstored_input: None, unwrapped_from, fate }
         }
         Err(refusal) => {
             tracing::info!(url = url_for_log(&text), code = refusal.code(), "refused");
-            let shown = Some(text.chars().take(ECHO_CHARS).collect());
             let fate = Fate::Refuse { code: refusal.code().to_owned() };
-            // Whoever reads the store later must not be able to use the token.
-            let is_secret = refusal == Refusal::SensitiveToken || holds_secret(&text);
-            let (input_text, unstored_input) = if is_secret { (None, shown) } else { (shown, None) };
-            Item { id: input.id, input: input_text, unstored_input, fate }
+            let shown = redacted(&text, ECHO_CHARS);
+            // Some callers use the URL as its id.
+            let id = input.id.map(|id| if id == Id::Text(text) { Id::Text(shown.clone()) } else { id });
+            let (input, unstored_input) = match refusal {
+                Refusal::SensitiveToken => (None, Some(shown)),
+                _ => (Some(shown), None),
+            };
+            Item { id, input, unstored_input, unwrapped_from: None, fate }
         }
     }
+}
+
+/// When the batch of a record was made, if that call can still be under way.
+fn made_lately(record: &CallRecord, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    record.created_at.filter(|at| !record.refused && now - *at < CALL_LASTS)
 }
 
 /// What makes two calls the same: inputs with their ids in their order, and the options as given.

@@ -14,6 +14,7 @@ pub mod queue;
 mod quota;
 pub mod service;
 pub mod settings;
+mod turns;
 pub mod url;
 mod verdicts;
 pub mod view;

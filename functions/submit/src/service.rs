@@ -1,5 +1,6 @@
 //! `submit` put together: settings, ledger, queue, and what depends on the keys.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -7,7 +8,6 @@ use crate::settings::{SubmitSettings, SubmitTimes};
 use runtime::http::{self, Deadline, HttpSetupError, Limits, RetryPolicy};
 use runtime::secrets::{Keys, RotatingKey, Secrets, SecretsError};
 use store::{Store, StoreError};
-use tokio::sync::Semaphore;
 use vmray::client::{VmrayClient, VmrayPolicy};
 
 use crate::api::callers::Callers;
@@ -15,6 +15,7 @@ use crate::api::options::Options;
 use crate::ledger::Ledger;
 use crate::queue::{Queue, QueueError};
 use crate::quota::QuotaCache;
+use crate::turns::Places;
 use crate::url::Gate;
 use crate::view::Rules;
 
@@ -35,8 +36,10 @@ pub struct Submit {
     pub(crate) queue: Arc<dyn Queue>,
     pub(crate) secrets: Arc<Secrets>,
     pub(crate) quota: QuotaCache,
+    /// Reads for callers for which VMRay has refused the key, since they were last asked for.
+    refusals: AtomicU64,
     /// URLs that are being sent, of all messages that are worked on.
-    pub(crate) sending: Semaphore,
+    pub(crate) sending: Arc<Places>,
     keyed: Mutex<Option<Arc<Keyed>>>,
     used_at: Mutex<Option<SystemTime>>,
 }
@@ -101,11 +104,12 @@ impl Submit {
         Self {
             defaults: Options::from_defaults(&settings.defaults),
             ledger: Ledger::new(store, settings.times.retention, settings.times.reuse_window),
-            sending: Semaphore::new(settings.concurrency),
+            sending: Places::new(settings.concurrency),
             settings,
             queue,
             secrets,
             quota: QuotaCache::default(),
+            refusals: AtomicU64::new(0),
             keyed: Mutex::default(),
             used_at: Mutex::default(),
         }
@@ -147,6 +151,16 @@ impl Submit {
         self.keyed().await.map(|_| ())
     }
 
+    /// Remembers how often VMRay has refused the key while this client was read with.
+    pub(crate) fn note_refusals(&self, vmray: &VmrayClient) {
+        self.refusals.fetch_add(vmray.refusals(), Ordering::Relaxed);
+    }
+
+    /// How often VMRay has refused the key while callers were answered, since this was last asked.
+    pub fn take_refusals(&self) -> u64 {
+        self.refusals.swap(0, Ordering::Relaxed)
+    }
+
     /// What belongs to the keys as they are now.
     pub(crate) async fn keyed(&self) -> Result<Arc<Keyed>, ServiceError> {
         let keys = self.secrets.keys().await?;
@@ -165,10 +179,10 @@ impl Submit {
     }
 
     fn make_keyed(&self, keys: Arc<Keys>) -> Result<Keyed, ServiceError> {
-        let gate = &self.settings.gate;
-        let own_domains = [gate.own_domains.as_slice(), &keys.own_domains].concat();
-        let deny = [gate.deny.as_slice(), &keys.deny].concat();
-        let gate = Gate::new(&own_domains, &deny, gate.allow_sensitive).map_err(ServiceError::Gate)?;
+        let mut gate = self.settings.gate.clone();
+        gate.own_domains.extend_from_slice(&keys.own_domains);
+        gate.deny.extend_from_slice(&keys.deny);
+        let gate = Gate::new(&gate).map_err(ServiceError::Gate)?;
         let callers = Callers::read(keys.callers.as_ref())
             .map_err(|problem| SecretsError::Malformed { origin: keys.origin().to_owned(), problem })?;
         let http = http::client(&http::HttpSettings {

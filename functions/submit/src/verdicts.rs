@@ -10,8 +10,8 @@ use store::StoreError;
 use vmray::client::{VmrayClient, VmrayError};
 use vmray::model::{Submission, SubmissionId};
 
+use crate::ledger::Versioned;
 use crate::ledger::entry::{Entry, FailureCode, Follower, State};
-use crate::ledger::{Put, Versioned};
 use crate::lookup::state_of;
 use crate::service::{ServiceError, Submit};
 
@@ -24,8 +24,8 @@ const SPANS_AT_ONCE: usize = 8;
 /// Entries written at the same time.
 const WRITES_AT_ONCE: usize = 16;
 
-/// Times that a lost race for an entry is run again.
-const RACES: u32 = 5;
+/// Submissions that no list shows and that are asked for at the same time.
+const ASKED_AT_ONCE: usize = 16;
 
 /// The entries of a chunk, by key.
 pub(crate) type Entries = HashMap<String, Versioned>;
@@ -51,6 +51,7 @@ impl Submit {
         }
         let vmray = self.vmray(self.settings.vmray.timeout, deadline).await?;
         let (rows, complete) = rows(&vmray, waiting.keys().copied().collect()).await;
+        self.note_refusals(&vmray);
         let mut records = Vec::new();
         for (id, row) in &rows {
             for key in waiting.get(id).into_iter().flatten() {
@@ -75,23 +76,11 @@ impl Submit {
         key: &str,
         id: SubmissionId,
         row: Option<&Submission>,
-        mut stored: Versioned,
+        stored: Versioned,
     ) -> Result<(String, Versioned), StoreError> {
         let now = Utc::now();
-        for _ in 0..RACES {
-            if !apply_news(&mut stored.value, id, row, now) {
-                break;
-            }
-            match self.ledger.put_entry(key, &stored.value, stored.expected, now).await? {
-                Put::Written(expected) => {
-                    stored.expected = expected;
-                    break;
-                }
-                Put::Taken(Some(current)) => stored = current,
-                Put::Taken(None) => break,
-            }
-        }
-        Ok((key.to_owned(), stored))
+        let news = |entry: &mut Entry| apply_news(entry, id, row, now);
+        Ok((key.to_owned(), self.ledger.change_entry(key, stored, now, news).await?))
     }
 }
 
@@ -159,31 +148,30 @@ async fn rows_of_span(vmray: &VmrayClient, span: &[SubmissionId]) -> (Rows, bool
             }
         }
     }
-    let mut rows = Vec::with_capacity(span.len());
-    let mut complete = true;
-    for id in span {
-        // Missing in a list is no proof: it may be cut.
-        match listed.remove(id) {
-            Some(row) => rows.push((*id, Some(row))),
-            None => match vmray.submission(*id).await {
-                Ok(row) => rows.push((*id, Some(row))),
-                Err(VmrayError::NotFound { .. }) => rows.push((*id, None)),
-                // That one is not shown to this key, or cannot be read: no reason to know nothing of the others.
-                Err(
-                    error @ (VmrayError::Forbidden { .. }
-                    | VmrayError::Malformed { .. }
-                    | VmrayError::Rejected { .. }
-                    | VmrayError::TooLarge { .. }),
-                ) => tracing::warn!(%error, "no news of one submission"),
-                Err(error) => {
-                    tracing::warn!(%error, "no news from VMRay");
-                    complete = false;
-                    break;
-                }
-            },
+    let (shown, missing): (Rows, Rows) =
+        span.iter().map(|id| (*id, listed.remove(id))).partition(|(_, row)| row.is_some());
+    let mut rows = shown;
+    // Missing in a list is no proof: it may be cut.
+    let asked = missing.into_iter().map(|(id, _)| async move { (id, vmray.submission(id).await) });
+    let mut answers = stream::iter(asked).buffer_unordered(ASKED_AT_ONCE);
+    while let Some((id, answer)) = answers.next().await {
+        match answer {
+            Ok(row) => rows.push((id, Some(row))),
+            Err(VmrayError::NotFound { .. }) => rows.push((id, None)),
+            // That one is not shown to this key, or cannot be read: no reason to know nothing of the others.
+            Err(
+                error @ (VmrayError::Forbidden { .. }
+                | VmrayError::Malformed { .. }
+                | VmrayError::Rejected { .. }
+                | VmrayError::TooLarge { .. }),
+            ) => tracing::warn!(%error, "no news of one submission"),
+            Err(error) => {
+                tracing::warn!(%error, "no news from VMRay");
+                return (rows, false);
+            }
         }
     }
-    (rows, complete)
+    (rows, true)
 }
 
 /// Cuts ascending numbers into stretches that one list call can answer.

@@ -269,7 +269,7 @@ impl<'a> Perspective<'a> {
         let run = entry.and_then(|entry| Some(&entry.runs[entry.followed(self.follower)?]));
         let mut outcome = match run {
             Some(run) => self.outcome_of_run(run, refresh),
-            None => self.outcome_of_unsent(None),
+            None => self.outcome_of_no_run(),
         };
         if duplicate {
             outcome.source = Some(Source::Duplicate);
@@ -286,7 +286,7 @@ impl<'a> Perspective<'a> {
     /// Where an input stands for which no run was begun.
     #[must_use]
     pub fn status_of_unsent(&self) -> Status {
-        self.outcome_of_unsent(None).status
+        self.outcome_of_no_run().status
     }
 
     fn outcome_of_run<'e>(&self, run: &'e Run, refresh: Option<&Refresh>) -> Outcome<'e>
@@ -303,11 +303,16 @@ impl<'a> Perspective<'a> {
         };
         match &run.state {
             State::Queued { reason } => {
-                let unsent = self.outcome_of_unsent(Some((run.since, reason.as_deref())));
+                // A retry changes the entries before it changes the batch.
+                let is_retried = run.batch == self.follower.batch && run.round > self.state.retries;
+                let stopped = self.state.stopped.as_deref().filter(|_| !is_retried);
+                let unsent = self.outcome_of_unsent(run.since, reason.as_deref(), stopped);
                 Outcome { source: told.source, ..unsent }
             }
             State::Claimed { until } if *until > self.now => told,
-            State::Claimed { .. } | State::Unconfirmed { .. } if self.is_overdue(run.since, self.now) => {
+            State::Claimed { .. } | State::Unconfirmed { .. }
+                if self.is_overdue(run.since.max(self.waiting_since()), self.now) =>
+            {
                 timed_out(told)
             }
             State::Claimed { .. } => Outcome { status: Status::Unconfirmed, ..told },
@@ -335,12 +340,17 @@ impl<'a> Perspective<'a> {
         }
     }
 
+    fn outcome_of_no_run(&self) -> Outcome<'a> {
+        self.outcome_of_unsent(self.waiting_since(), None, self.state.stopped.as_deref())
+    }
+
     /// Of what VMRay does not have: waiting, stopped by the quota, or given up.
-    fn outcome_of_unsent<'e>(&self, queued: Option<(DateTime<Utc>, Option<&'e str>)>) -> Outcome<'e>
-    where
-        'a: 'e,
-    {
-        let (since, reason) = queued.unwrap_or((self.waiting_since(), None));
+    fn outcome_of_unsent<'e>(
+        &self,
+        since: DateTime<Utc>,
+        reason: Option<&'e str>,
+        stopped: Option<&'e str>,
+    ) -> Outcome<'e> {
         let told = Outcome {
             status: Status::Pending,
             source: Some(Source::New),
@@ -348,7 +358,7 @@ impl<'a> Perspective<'a> {
             error_code: reason.map(|_| NOT_SENT),
             error_detail: reason,
         };
-        if let Some(stopped) = &self.state.stopped {
+        if let Some(stopped) = stopped {
             return Outcome {
                 status: Status::QuotaExceeded,
                 error_code: Some(QUOTA_EXCEEDED),
@@ -416,12 +426,12 @@ mod tests {
 
     fn item(duplicate: bool) -> Item {
         let fate = Fate::Send { url: "http://a.example/".to_owned(), key: "k".to_owned(), duplicate };
-        Item { id: None, input: None, unstored_input: None, fate }
+        Item { id: None, input: None, unstored_input: None, unwrapped_from: None, fate }
     }
 
     fn entry(batch: &str, state: State) -> Entry {
         let mut entry = Entry::new("http://a.example/".to_owned());
-        let run = entry.begin(batch, "t".to_owned(), at(0));
+        let run = entry.begin(batch, 0, "t".to_owned(), at(0));
         entry.runs[run].state = state;
         entry
     }
@@ -465,14 +475,14 @@ mod tests {
             Perspective::new("b", &header, state, RULES, at(minute)).outcome(&item(false), None, None).status
         };
         assert_eq!(unsent(&BatchState::default(), day + 1), Status::TimedOut);
-        let retried = BatchState { retried_at: Some(at(day)), stopped: None };
+        let retried = BatchState { retried_at: Some(at(day)), ..BatchState::default() };
         assert_eq!(unsent(&retried, day + 1), Status::Pending);
     }
 
     #[test]
     fn a_stopped_batch_has_no_pending_inputs() {
         let header = header();
-        let stopped = BatchState { stopped: Some("no more".to_owned()), retried_at: None };
+        let stopped = BatchState { stopped: Some("no more".to_owned()), ..BatchState::default() };
         let perspective = Perspective::new("b", &header, &stopped, RULES, at(1));
         let (item, queued) = (item(false), entry("b", State::Queued { reason: None }));
         for entry in [None, Some(&queued)] {

@@ -17,7 +17,7 @@ use store::{Expected, StoreError};
 use tokio::time::Instant;
 use vmray::client::{Accepted, SubmitError, SubmitParameters, VmrayClient, VmrayError};
 
-use crate::ledger::batch::{BatchState, Chunk, Fate, Header};
+use crate::ledger::batch::{BatchState, Chunk, Fate, Header, Item};
 use crate::ledger::entry::{Entry, FailureCode, State};
 use crate::ledger::{Put, Versioned};
 use crate::lookup::{self, known_sample, submission_of};
@@ -117,6 +117,8 @@ impl Submit {
     async fn guard(&self, batch: &str) -> Result<(), ServiceError> {
         let now = Utc::now();
         let Some(batch) = self.ledger.batch(batch, now).await? else { return Ok(()) };
+        let days = days(&batch.header, &batch.state);
+        let open = self.ledger.open_bookings(&batch.header.caller, &batch.id, days).await?;
         let mut messages = Vec::new();
         for (number, chunk) in batch.chunks.iter().enumerate() {
             let entries = self.ledger.entries(distinct_keys(chunk), now).await?;
@@ -125,9 +127,10 @@ impl Submit {
                 let entry = item.key().and_then(|key| entries.get(key)).map(|entry| &entry.value);
                 matches!(perspective.outcome(item, entry, None).status, Status::Pending | Status::Unconfirmed)
             });
-            if unsent {
+            // A booking is left open where other batches have sent all URLs.
+            if unsent || open.contains(&number) {
                 let message = Message::Chunk { batch: batch.id.clone(), chunk: number, attempt: 0 };
-                messages.push(Delayed::now(message));
+                messages.push(Delayed::now(message, &batch.header.caller));
             }
         }
         if !messages.is_empty() {
@@ -175,7 +178,9 @@ impl Submit {
         if let Some(again) = follow_up(self.times().retry, left, attempt, work) {
             let message = Message::Chunk { batch: batch.to_owned(), chunk: chunk_number, attempt: again.0 };
             let delay = again.1.max(pass.shared().retry_after).min(LONGEST_PAUSE);
-            self.queue.send(vec![Delayed { message, delay }]).await?;
+            self.queue.send(vec![Delayed { message, caller: header.caller.clone(), delay }]).await?;
+        } else {
+            pass.settle(&chunk, chunk_number).await?;
         }
         tracing::info!(
             batch,
@@ -211,6 +216,12 @@ fn follow_up(base: Duration, left: Vec<Left>, attempt: u32, work: Work) -> Optio
         return Some((attempt.saturating_add(1), pause));
     }
     soonest.map(|pause| (attempt, pause.min(LONGEST_PAUSE)))
+}
+
+/// The items of a chunk that have a ledger entry, each entry once.
+pub(crate) fn distinct_items(chunk: &Chunk) -> Vec<&Item> {
+    let mut seen = HashSet::new();
+    chunk.items.iter().filter(|item| item.key().is_some_and(|key| seen.insert(key))).collect()
 }
 
 /// The ledger keys of a chunk, each once.
@@ -263,8 +274,9 @@ impl Pass<'_> {
         self.shared().failures >= DOWN_AFTER
     }
 
-    fn is_stopped(&self) -> bool {
-        self.shared().state.stopped.is_some()
+    /// Whether an entry that was to be sent still is: the quota may have ended meanwhile.
+    fn is_to_be_sent(&self, entry: &Entry) -> bool {
+        matches!(self.next_step(entry, Utc::now()), Step::Send(_))
     }
 
     fn failed(&self) {
@@ -290,12 +302,13 @@ impl Pass<'_> {
             if let Step::Leave(left) = step {
                 return Ok(left);
             }
-            if self.is_down() {
+            if self.is_down() && !matches!(step, Step::GiveUp(_)) {
                 return Ok(Left::WhenVmrayIsBack);
             }
             let taken = match step {
                 Step::Send(run) => self.send(job, entry, run, expected).await?,
                 Step::LookUp(run) => self.look_up(job, entry, run, expected).await?,
+                Step::GiveUp(run) => self.give_up(job, entry, run, expected).await?,
                 Step::Leave(left) => return Ok(left),
             };
             stored = match taken {
@@ -311,11 +324,20 @@ impl Pass<'_> {
         let shared = self.shared();
         let perspective = Perspective::new(self.batch, self.header, &shared.state, self.submit.rules(), now);
         let Some(place) = entry.followed(perspective.follower) else {
-            let given_up = perspective.status_of_unsent().has_ended();
-            return if given_up { Step::Leave(Left::Nothing) } else { Step::Send(None) };
+            return match perspective.status_of_unsent() {
+                Status::QuotaExceeded => Step::GiveUp(None),
+                status if status.has_ended() => Step::Leave(Left::Nothing),
+                _ => Step::Send(None),
+            };
         };
         let run = &entry.runs[place];
         let status = perspective.status_of_run(run);
+        if status == Status::QuotaExceeded
+            && matches!(run.state, State::Queued { .. })
+            && run.batch == self.batch
+        {
+            return Step::GiveUp(Some(place));
+        }
         if status.has_ended() || status == Status::Submitted {
             return Step::Leave(Left::Nothing);
         }
@@ -360,8 +382,6 @@ impl Pass<'_> {
     fn must_leave(&self) -> Option<Left> {
         if self.is_down() {
             Some(Left::WhenVmrayIsBack)
-        } else if self.is_stopped() {
-            Some(Left::Nothing)
         } else if Instant::now() >= self.last_start {
             Some(Left::After(Duration::ZERO))
         } else {
@@ -377,11 +397,14 @@ impl Pass<'_> {
         run: Option<usize>,
         expected: Expected,
     ) -> Result<Next, StoreError> {
-        // Both waited for before the claim, since a claim runs out. The semaphore is never closed.
-        let sending = self.submit.sending.acquire().await;
+        // Both waited for before the claim, since a claim runs out.
+        let sending = self.submit.sending.take(&self.header.caller).await;
         // The others may have met the end of VMRay or of the quota while this one waited, before and behind the gate.
         if let Some(left) = self.must_leave() {
             return Ok(Next::Leave(left));
+        }
+        if !self.is_to_be_sent(&entry) {
+            return Ok(Next::Look(read(entry, expected)));
         }
         let Some(turn) = self.vmray.submit_turn().await else {
             return Ok(Next::Leave(Left::After(Duration::ZERO)));
@@ -389,11 +412,14 @@ impl Pass<'_> {
         if let Some(left) = self.must_leave() {
             return Ok(Next::Leave(left));
         }
+        if !self.is_to_be_sent(&entry) {
+            return Ok(Next::Look(read(entry, expected)));
+        }
         let now = Utc::now();
         let begin_before = Instant::now() + CLAIM_MARGIN;
         let place = match run {
             Some(place) => place,
-            None => entry.begin(self.batch, uuid::Uuid::new_v4().simple().to_string(), now),
+            None => self.begin(&mut entry, now),
         };
         entry.runs[place].state =
             State::Claimed { until: now + delta(self.submit.times().submit_timeout + CLAIM_MARGIN) };
@@ -412,6 +438,48 @@ impl Pass<'_> {
         drop((turn, sending));
         let left = self.answered(job, &mut entry, place, result).await?;
         self.record(job, entry, place, expected, left).await
+    }
+
+    fn begin(&self, entry: &mut Entry, now: DateTime<Utc>) -> usize {
+        let round = self.shared().state.retries;
+        entry.begin(self.batch, round, uuid::Uuid::new_v4().simple().to_string(), now)
+    }
+
+    /// Writes down that a URL is not sent, so that no other worker sends it either and it does not count for the caller.
+    async fn give_up(
+        &self,
+        job: &Job<'_>,
+        mut entry: Entry,
+        run: Option<usize>,
+        expected: Expected,
+    ) -> Result<Next, StoreError> {
+        let at = Utc::now();
+        let Some(detail) = self.shared().state.stopped.clone() else {
+            return Ok(Next::Look(read(entry, expected)));
+        };
+        let place = run.unwrap_or_else(|| self.begin(&mut entry, at));
+        entry.runs[place].state = State::QuotaExceeded { detail, at };
+        Ok(match self.submit.ledger.put_entry(job.key, &entry, expected, at).await? {
+            Put::Written(_) => Next::Leave(Left::Nothing),
+            Put::Taken(stored) => Next::Look(stored),
+        })
+    }
+
+    /// Gives back what this chunk has booked and not sent. Nothing of it is left to send.
+    async fn settle(&self, chunk: &Chunk, number: usize) -> Result<(), StoreError> {
+        let now = Utc::now();
+        let ledger = &self.submit.ledger;
+        let keys = distinct_keys(chunk);
+        let entries = ledger.entries(keys.iter().copied(), now).await?;
+        let state = self.shared().state.clone();
+        let follower = Perspective::new(self.batch, self.header, &state, self.submit.rules(), now).follower;
+        let used = |round| {
+            let is_used =
+                |key: &&&str| entries.get(**key).is_none_or(|entry| entry.value.is_used_by(follower, round));
+            (round <= state.retries).then(|| keys.iter().filter(is_used).count() as u64)
+        };
+        let days = days(self.header, &state);
+        ledger.settle(&self.header.caller, (self.batch, number), used, days, now).await
     }
 
     /// What the answer to a POST makes of a run.
@@ -614,6 +682,8 @@ impl Pass<'_> {
 
 /// What can be done for a URL.
 enum Step {
+    /// Write down that it is not sent: the quota is used up. In this run or in a new one.
+    GiveUp(Option<usize>),
     /// Nothing, or not now.
     Leave(Left),
     /// Send it, in this run or in a new one.
@@ -628,6 +698,16 @@ enum Next {
     Look(Option<Versioned>),
     /// Nothing comes next.
     Leave(Left),
+}
+
+/// When URLs of a batch were booked.
+fn days(header: &Header, state: &BatchState) -> impl Iterator<Item = DateTime<Utc>> {
+    [Some(header.created_at), state.retried_at].into_iter().flatten()
+}
+
+/// An entry as it was read.
+fn read(value: Entry, expected: Expected) -> Option<Versioned> {
+    Some(Versioned { value, expected })
 }
 
 fn delta(duration: Duration) -> TimeDelta {

@@ -18,6 +18,7 @@ use submit::api::problem::{Kind, Problem, TYPE_PREFIX};
 use submit::api::{MOST_BODY_BYTES, MOST_BODY_DEPTH, OPENAPI, parameters};
 use submit::ledger::entry::{Entry, FailureCode, State};
 use submit::ledger::{Put, entry_key};
+use submit::url::Wrapper;
 use submit::view::{Source, Status, error_codes};
 use vmray::model::{SampleId, SubmissionId, Verdict};
 use vmray::parameters::AnalysisCaching;
@@ -135,6 +136,7 @@ fn every_word_of_the_answers_is_in_the_document_and_no_other() {
     assert_eq!(document.words("Status"), words(Status::ALL, |status| status.as_str().to_owned()));
     assert_eq!(document.words("Status"), words(Status::ALL, serialized));
     assert_eq!(document.words("Source"), words(Source::ALL, serialized));
+    assert_eq!(document.words("Wrapper"), words(Wrapper::ALL, serialized));
     assert_eq!(document.words("Action"), words(Action::ALL, serialized));
     assert_eq!(document.words("ErrorCode"), words(error_codes(), str::to_owned));
     let verdicts = [Verdict::NotAvailable, Verdict::Clean, Verdict::Suspicious, Verdict::Malicious];
@@ -387,7 +389,7 @@ async fn accepted_at(bridge: &Bridge, batch: &str, time: DateTime<Utc>) {
 async fn put(bridge: &Bridge, batch: &str, url: &str, state: State, since: DateTime<Utc>) {
     let now = Utc::now();
     let mut entry = Entry::new(url.to_owned());
-    let run = entry.begin(batch, "token".to_owned(), now);
+    let run = entry.begin(batch, 0, "token".to_owned(), now);
     entry.runs[run].since = since;
     entry.runs[run].state = state;
     let key = entry_key("caller soar", url, "");

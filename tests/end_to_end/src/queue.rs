@@ -46,6 +46,8 @@ pub struct Sent {
     pub body: String,
     /// The delay that the process asked for, in seconds.
     pub delay: u64,
+    /// The group whose messages take turns with those of others; empty without one.
+    pub group: String,
 }
 
 /// A message as it was received.
@@ -352,8 +354,8 @@ fn note(traffic: &mut Traffic, request: &mut Value) -> bool {
     let delays = traffic.delays;
     let mut note = |message: &mut Value| {
         let delay = message["DelaySeconds"].as_u64().unwrap_or(0);
-        let body = message["MessageBody"].as_str().unwrap_or_default().to_owned();
-        traffic.sent.push(Sent { body, delay });
+        let text = |name: &str| message[name].as_str().unwrap_or_default().to_owned();
+        traffic.sent.push(Sent { body: text("MessageBody"), delay, group: text("MessageGroupId") });
         delayed.push(delay > 0);
         if delays != Delays::Real {
             message["DelaySeconds"] = 0.into();

@@ -17,6 +17,7 @@ use crate::ledger::Batch;
 use crate::ledger::batch::{Fate, Item};
 use crate::quota::Quota;
 use crate::service::{ServiceError, Submit};
+use crate::url::Wrapper;
 use crate::view::{Counts, Outcome, Perspective, Source, Status};
 use crate::worker::distinct_keys;
 
@@ -87,6 +88,7 @@ pub(crate) struct ResultRow<'a> {
     id: Option<&'a Id>,
     input: Option<&'a str>,
     url: Option<&'a str>,
+    unwrapped_from: Option<Wrapper>,
     status: Status,
     source: Option<Source>,
     verdict: Option<Verdict>,
@@ -114,6 +116,7 @@ impl<'a> ResultRow<'a> {
             id: item.id.as_ref(),
             input: item.input.as_deref().or(item.unstored_input.as_deref()).or(url),
             url,
+            unwrapped_from: item.unwrapped_from,
             status: outcome.status,
             source: outcome.source,
             verdict: ended.and_then(|facts| facts.verdict),
@@ -127,6 +130,13 @@ impl<'a> ResultRow<'a> {
             attributes: facts.map(submission_attributes).unwrap_or_default(),
         }
     }
+}
+
+/// Who is asked for verdicts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ask {
+    Vmray,
+    Nobody,
 }
 
 /// What one chunk adds to an answer.
@@ -143,9 +153,10 @@ impl Submit {
         batch: &'a Batch,
         page: Page,
         patience: Deadline,
+        ask: Ask,
     ) -> Result<BatchAnswer<'a>, ServiceError> {
         let parts: Vec<_> =
-            (0..batch.chunks.len()).map(|chunk| self.part(batch, chunk, page, patience)).collect();
+            (0..batch.chunks.len()).map(|chunk| self.part(batch, chunk, page, (patience, ask))).collect();
         let parts = async { stream::iter(parts).buffered(CHUNKS_AT_ONCE).try_collect::<Vec<_>>().await };
         let (parts, quota) = tokio::join!(parts, self.quota(patience));
         let mut counts = Counts::default();
@@ -172,13 +183,14 @@ impl Submit {
         batch: &Batch,
         chunk_number: usize,
         page: Page,
-        deadline: Deadline,
+        (deadline, ask): (Deadline, Ask),
     ) -> Result<Part, ServiceError> {
         let chunk = &batch.chunks[chunk_number];
         let places = batch.header.places(chunk_number);
         let mut entries = self.ledger.entries(distinct_keys(chunk), Utc::now()).await?;
         let mut refresh = batch.refreshes.get(&chunk_number).copied();
-        if !deadline.remaining().is_zero()
+        if ask == Ask::Vmray
+            && !deadline.remaining().is_zero()
             && self
                 .refresh(
                     Perspective::of(batch, self.rules(), Utc::now()).follower,

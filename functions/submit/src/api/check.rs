@@ -93,7 +93,7 @@ impl Submit {
                 counts.add(action);
             }
         }
-        let (quota, used) = tokio::join!(self.quota(patience), self.ledger.day_count(&caller.name, now));
+        let (quota, used) = tokio::join!(self.quota(patience), self.ledger.used_today(&caller.name, now));
         let (limit, used) = (caller.urls_per_day(&self.settings.limits), used?);
         let today = Today { limit, used, remaining: limit.saturating_sub(used) };
         let to_send = counts.submit as u64;

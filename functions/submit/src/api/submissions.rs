@@ -1,16 +1,16 @@
 //! Submitting a collection, asking for it, retrying it.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use futures::{StreamExt, TryStreamExt, stream};
 use runtime::http::Deadline;
 use serde::Serialize;
 use store::Expected;
 use tokio::time::{Instant, sleep};
 
-use super::answer::{BatchAnswer, Page, look_again, patience};
+use super::answer::{Ask, BatchAnswer, Page, look_again, patience};
 use super::body::{self, Body, Limits};
 use super::callers::Caller;
 use super::http::{Request, Response};
@@ -18,18 +18,18 @@ use super::options::Options;
 use super::problem::{Kind, Problem};
 use super::{Failure, MOST_BODY_BYTES, MOST_BODY_DEPTH, parameters};
 use crate::accept::Call;
-use crate::ledger::Batch;
-use crate::ledger::batch::{BatchState, Chunk};
-use crate::ledger::entry::{Entry, State};
-use crate::ledger::{Put, Versioned};
+use crate::ledger::batch::{BatchState, Fate, Item};
+use crate::ledger::day::{Booked, ByChunk};
+use crate::ledger::entry::{Entry, Retried};
+use crate::ledger::{Batch, Versioned};
 use crate::queue::{Delayed, Message};
 use crate::service::{Keyed, ServiceError, Submit};
 use crate::view::{Counts, Perspective, Status};
-use crate::worker::distinct_keys;
+use crate::worker::{distinct_items, distinct_keys};
 
 /// Between two looks at the ledger while an answer waits: short at first, since a few URLs are sent in no time.
 const FIRST_LOOK: Duration = Duration::from_millis(20);
-const LONGEST_LOOK: Duration = Duration::from_millis(250);
+const LONGEST_LOOK: Duration = Duration::from_millis(120);
 
 /// What is kept of a request for its answer.
 const TIME_TO_ANSWER: Duration = Duration::from_secs(3);
@@ -37,8 +37,12 @@ const TIME_TO_ANSWER: Duration = Duration::from_secs(3);
 /// Entries changed at the same time by a retry.
 const WRITES_AT_ONCE: usize = 8;
 
-/// Times that a lost race for an entry is run again.
-const RACES: u32 = 10;
+/// What a wait has come to.
+struct Waited {
+    /// The batch's state as it is then.
+    state: BatchState,
+    something_was_unsent: bool,
+}
 
 /// Several batches, for pollers.
 #[derive(Serialize)]
@@ -88,41 +92,54 @@ impl Submit {
         let call = Call { inputs, options, given_options, idempotency_key };
         let mut batch = self.accept(&keyed.gate, caller, call).await?;
         let until = until.min(Instant::now() + deadline.remaining().saturating_sub(TIME_TO_ANSWER));
-        batch.state = self.wait_until_sent(&batch, until).await?;
-        Ok(self.answer(&batch, Page::FIRST, patience(deadline)).await?.response())
+        let (waited, _) = tokio::join!(self.wait_until_sent(&batch, until), self.quota(patience(deadline)));
+        let waited = waited?;
+        batch.state = waited.state;
+        // What was only just sent has no verdict: it is not worth the wait for VMRay's list.
+        let ask = if waited.something_was_unsent { Ask::Nobody } else { Ask::Vmray };
+        Ok(self.answer(&batch, Page::FIRST, patience(deadline), ask).await?.response())
     }
 
-    /// Waits until nothing of a batch is left to send, or until `until`. Gives the batch's state as it is then.
-    async fn wait_until_sent(&self, batch: &Batch, until: Instant) -> Result<BatchState, ServiceError> {
-        let mut state = batch.state.clone();
+    /// Waits until nothing of a batch is left to send, or until `until`.
+    async fn wait_until_sent(&self, batch: &Batch, until: Instant) -> Result<Waited, ServiceError> {
+        let mut waited = Waited { state: batch.state.clone(), something_was_unsent: false };
         let mut pause = FIRST_LOOK;
         for chunk in &batch.chunks {
-            while self.has_unsent(batch, &state, chunk).await? {
+            let mut unsent = distinct_items(chunk);
+            loop {
+                self.keep_unsent(batch, &waited.state, &mut unsent).await?;
+                if unsent.is_empty() {
+                    break;
+                }
+                waited.something_was_unsent = true;
                 if Instant::now() + pause > until {
-                    return Ok(self.ledger.state(&batch.id, Utc::now()).await?);
+                    waited.state = self.ledger.state(&batch.id, Utc::now()).await?;
+                    return Ok(waited);
                 }
                 sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_LOOK);
-                state = self.ledger.state(&batch.id, Utc::now()).await?;
+                waited.state = self.ledger.state(&batch.id, Utc::now()).await?;
             }
         }
-        Ok(state)
+        Ok(waited)
     }
 
-    async fn has_unsent(
+    /// Leaves those of the items that are still to be sent.
+    async fn keep_unsent(
         &self,
         batch: &Batch,
         state: &BatchState,
-        chunk: &Chunk,
-    ) -> Result<bool, ServiceError> {
+        items: &mut Vec<&Item>,
+    ) -> Result<(), ServiceError> {
         let now = Utc::now();
-        let entries = self.ledger.entries(distinct_keys(chunk), now).await?;
+        let entries = self.ledger.entries(items.iter().filter_map(|item| item.key()), now).await?;
         let perspective = Perspective::new(&batch.id, &batch.header, state, self.rules(), now);
-        Ok(chunk.items.iter().any(|item| {
+        items.retain(|item| {
             let entry = item.key().and_then(|key| entries.get(key)).map(|entry| &entry.value);
             let status = perspective.outcome(item, entry, None).status;
             matches!(status, Status::Pending | Status::Unconfirmed)
-        }))
+        });
+        Ok(())
     }
 
     /// The batch, if it is this caller's.
@@ -149,7 +166,7 @@ impl Submit {
     ) -> Result<Response, Failure> {
         let selection = parameters::selection(request, false)?;
         let batch = self.known_batch(caller, id).await?;
-        Ok(self.answer(&batch, selection.page, patience(deadline)).await?.response())
+        Ok(self.answer(&batch, selection.page, patience(deadline), Ask::Vmray).await?.response())
     }
 
     pub(super) async fn get_submissions(
@@ -175,14 +192,15 @@ impl Submit {
         let patience = patience(deadline);
         let mut answers = Vec::with_capacity(batches.len());
         for batch in &batches {
-            let answer = self.answer(batch, page, patience).await?;
+            let answer = self.answer(batch, page, patience, Ask::Vmray).await?;
             page = page.after(&answer);
             answers.push(answer);
         }
         Ok(several(answers, unknown_ids))
     }
 
-    /// Queues what ended without a verdict again.
+    /// Queues what ended without a verdict again. It is booked before anything changes, and the batch's state, which says
+    /// that the retry has begun, comes last: one that dies in between is simply made again.
     pub(super) async fn retry(
         &self,
         request: &Request,
@@ -192,129 +210,99 @@ impl Submit {
     ) -> Result<Response, Failure> {
         let until = Instant::now() + parameters::wait(request)?;
         let mut batch = self.known_batch(caller, id).await?;
-        let chunks = self.retriable(&batch).await?;
-        let urls = chunks.iter().map(|(_, urls)| *urls as u64).sum();
-        if urls > 0 {
-            self.count_retried(caller, urls).await?;
-            // Somebody looks after it if this ends before the messages are sent.
-            self.send_guard(&batch.id).await?;
-            for (number, _) in &chunks {
-                self.reopen_chunk(&batch, *number).await?;
-            }
-            batch.state = self.ledger.go_on(&batch.id, Utc::now()).await?;
-            tracing::info!(batch = batch.id, urls, "retried");
-            let message =
-                |(chunk, _)| Delayed::now(Message::Chunk { batch: batch.id.clone(), chunk, attempt: 0 });
-            self.queue.send(chunks.into_iter().map(message).collect()).await?;
-            let until = until.min(Instant::now() + deadline.remaining().saturating_sub(TIME_TO_ANSWER));
-            batch.state = self.wait_until_sent(&batch, until).await?;
+        let now = Utc::now();
+        let round = batch.state.retries + 1;
+        let retriable = self.retriable(&batch, round, now).await?;
+        if retriable.is_empty() {
+            return Ok(self.answer(&batch, Page::FIRST, patience(deadline), Ask::Vmray).await?.response());
         }
-        Ok(self.answer(&batch, Page::FIRST, patience(deadline)).await?.response())
+        let sent_again = |urls: &[Retriable]| urls.iter().filter(|url| url.is_sent_again).count() as u64;
+        let urls: ByChunk = retriable.iter().map(|(chunk, urls)| (*chunk, sent_again(urls))).collect();
+        if self.book(caller, (&batch.id, round), &urls, now).await? == Booked::Now {
+            // The worker looks after it if this ends before the messages are sent.
+            self.send_guard(&batch.id, &caller.name).await?;
+            for urls in retriable.values() {
+                self.retry_chunk(&batch, urls, round, now).await?;
+            }
+            self.ledger.begin_retry(&batch.id, round, now).await?;
+            tracing::info!(batch = batch.id, urls = urls.values().sum::<u64>(), "retried");
+            let message = |chunk: &usize| {
+                let message = Message::Chunk { batch: batch.id.clone(), chunk: *chunk, attempt: 0 };
+                Delayed::now(message, &caller.name)
+            };
+            self.queue.send(retriable.keys().map(message).collect()).await?;
+        }
+        batch.state = self.ledger.state(&batch.id, now).await?;
+        let until = until.min(Instant::now() + deadline.remaining().saturating_sub(TIME_TO_ANSWER));
+        let (waited, _) = tokio::join!(self.wait_until_sent(&batch, until), self.quota(patience(deadline)));
+        batch.state = waited?.state;
+        Ok(self.answer(&batch, Page::FIRST, patience(deadline), Ask::Nobody).await?.response())
     }
 
-    /// The chunks with inputs that can be retried, and how many.
-    async fn retriable(&self, batch: &Batch) -> Result<Vec<(usize, usize)>, ServiceError> {
-        let mut chunks = Vec::new();
-        for number in 0..batch.chunks.len() {
-            let (urls, _) = self.retriable_in(batch, number).await?;
-            if urls > 0 {
-                chunks.push((number, urls));
-            }
-        }
-        Ok(chunks)
-    }
-
-    /// How many inputs of a chunk can be retried, and those of their entries that there are.
-    async fn retriable_in(
+    /// The URLs that can be retried, by chunk.
+    async fn retriable(
         &self,
         batch: &Batch,
-        number: usize,
-    ) -> Result<(usize, Vec<(String, Versioned)>), ServiceError> {
-        let chunk = &batch.chunks[number];
-        let mut entries = self.ledger.entries(distinct_keys(chunk), Utc::now()).await?;
-        let perspective = Perspective::of(batch, self.rules(), Utc::now());
-        let refresh = batch.refreshes.get(&number);
-        let mut keys = HashSet::new();
-        for item in &chunk.items {
-            let Some(key) = item.key() else { continue };
-            let entry = entries.get(key).map(|entry| &entry.value);
-            if perspective.outcome(item, entry, refresh).status.can_be_retried() {
-                keys.insert(key);
-            }
-        }
-        let stored = keys.iter().filter_map(|key| entries.remove_entry(*key)).collect();
-        Ok((keys.len(), stored))
-    }
-
-    /// Opens the runs of a chunk again that can be retried.
-    async fn reopen_chunk(&self, batch: &Batch, number: usize) -> Result<(), ServiceError> {
-        let (_, entries) = self.retriable_in(batch, number).await?;
-        let reopened: Vec<_> =
-            entries.iter().map(|(key, stored)| self.reopen(batch, key, stored.clone())).collect();
-        stream::iter(reopened).buffer_unordered(WRITES_AT_ONCE).try_collect::<Vec<()>>().await?;
-        Ok(())
-    }
-
-    /// Makes the run that a batch follows one that is to be sent.
-    async fn reopen(&self, batch: &Batch, key: &str, mut stored: Versioned) -> Result<(), ServiceError> {
-        for _ in 0..RACES {
-            let now = Utc::now();
-            if !reopen(&mut stored.value, &Perspective::of(batch, self.rules(), now)) {
-                return Ok(());
-            }
-            let expected: Expected = stored.expected;
-            match self.ledger.put_entry(key, &stored.value, expected, now).await? {
-                // Another retry was faster, and its URL may be in VMRay by now.
-                Put::Taken(Some(current)) if !was_submitted_since(&stored.value, &current.value) => {
-                    stored = current;
+        round: u32,
+        now: DateTime<Utc>,
+    ) -> Result<BTreeMap<usize, Vec<Retriable>>, ServiceError> {
+        let mut retriable = BTreeMap::new();
+        for (number, chunk) in batch.chunks.iter().enumerate() {
+            let mut entries = self.ledger.entries(distinct_keys(chunk), now).await?;
+            let perspective = Perspective::of(batch, self.rules(), now);
+            let refresh = batch.refreshes.get(&number);
+            let mut urls = Vec::new();
+            let mut seen = HashSet::new();
+            for item in &chunk.items {
+                let Fate::Send { url, key, .. } = &item.fate else { continue };
+                let entry = entries.get(key).map(|entry| &entry.value);
+                if !perspective.outcome(item, entry, refresh).status.can_be_retried() || !seen.insert(key) {
+                    continue;
                 }
-                Put::Written(_) | Put::Taken(_) => return Ok(()),
+                let mut entry = entry.cloned().unwrap_or_else(|| Entry::new(url.clone()));
+                let retried = entry.retry(perspective.follower, round, String::new(), now);
+                let is_sent_again = retried == Retried::Again;
+                let stored = entries
+                    .remove(key)
+                    .unwrap_or_else(|| Versioned { value: Entry::new(url.clone()), expected: Expected::New });
+                urls.push(Retriable { key: key.clone(), stored, is_sent_again });
+            }
+            if !urls.is_empty() {
+                retriable.insert(number, urls);
             }
         }
+        Ok(retriable)
+    }
+
+    async fn retry_chunk(
+        &self,
+        batch: &Batch,
+        urls: &[Retriable],
+        round: u32,
+        now: DateTime<Utc>,
+    ) -> Result<(), ServiceError> {
+        let follower = Perspective::of(batch, self.rules(), now).follower;
+        let retried: Vec<_> = urls
+            .iter()
+            .map(|url| {
+                // The earlier submission must not be taken for the next one.
+                let token = uuid::Uuid::new_v4().simple().to_string();
+                let retry =
+                    move |entry: &mut Entry| entry.retry(follower, round, token.clone(), now) != Retried::No;
+                self.ledger.change_entry(&url.key, url.stored.clone(), now, retry)
+            })
+            .collect();
+        stream::iter(retried).buffer_unordered(WRITES_AT_ONCE).try_collect::<Vec<_>>().await?;
         Ok(())
     }
 }
 
-/// Whether somebody has submitted the URL between two looks.
-fn was_submitted_since(before: &Entry, now: &Entry) -> bool {
-    let submitted = |entry: &Entry| {
-        entry
-            .runs
-            .iter()
-            .filter(|run| matches!(run.state, State::Submitted { .. } | State::Claimed { .. }))
-            .count()
-    };
-    // `before` holds our own change already: the run that was to be opened again counts there as queued.
-    submitted(now) > submitted(before)
-}
-
-/// Opens the run that a batch follows again; `false`: somebody has, or it has ended well.
-fn reopen(entry: &mut Entry, perspective: &Perspective<'_>) -> bool {
-    let Some(place) = entry.followed(perspective.follower) else { return false };
-    let newest = entry.runs.len() - 1;
-    let run = &mut entry.runs[place];
-    let now = perspective.now;
-    match &run.state {
-        State::Claimed { until } if *until > now => return false,
-        State::Finished { .. } => return false,
-        // What may be in VMRay is looked for as before, and has its time again.
-        State::Unconfirmed { .. } | State::Claimed { .. } => run.since = now,
-        // Another batch has begun a later run: this one follows it, and no URL is sent twice.
-        _ if place < newest => {
-            entry.runs.remove(place);
-        }
-        State::Queued { .. }
-        | State::QuotaExceeded { .. }
-        | State::Failed { .. }
-        | State::Submitted { .. } => {
-            run.since = now;
-            run.known = false;
-            // The earlier submission must not be taken for the next one.
-            run.token = uuid::Uuid::new_v4().simple().to_string();
-            run.state = State::Queued { reason: None };
-        }
-    }
-    true
+/// A URL that can be retried.
+struct Retriable {
+    key: String,
+    stored: Versioned,
+    /// Whether the retry will send it, as far as is known.
+    is_sent_again: bool,
 }
 
 /// The answer about several batches.

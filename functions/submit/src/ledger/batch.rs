@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::body::Id;
 use crate::api::options::Options;
+use crate::url::Wrapper;
 
 /// Inputs in one chunk: what one message of the queue is about, and one look at VMRay's list.
 pub const CHUNK_ITEMS: usize = 100;
@@ -55,12 +56,15 @@ pub struct Item {
     /// The caller's own name for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<Id>,
-    /// What the caller sent, where it is not the URL itself and may be kept.
+    /// What the caller sent, where it is not the URL itself; without its secrets, where it was refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input: Option<String>,
-    /// What the caller sent and may not be kept: only the answer to the call itself can show it.
+    /// What is shown of a link that opens something: only the answer to the call itself has it.
     #[serde(skip)]
     pub unstored_input: Option<String>,
+    /// Who had wrapped the link that the caller sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unwrapped_from: Option<Wrapper>,
     /// What is to become of it.
     #[serde(flatten)]
     pub fate: Fate,
@@ -111,8 +115,16 @@ impl Item {
 pub struct BatchState {
     /// Why nothing more is sent: VMRay's words about the quota.
     pub stopped: Option<String>,
-    /// When a caller asked for what had failed again.
+    /// When a caller last asked for what had failed again.
     pub retried_at: Option<DateTime<Utc>>,
+    /// How often.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub retries: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+pub(super) fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// Cuts inputs into chunks that fit into documents.
@@ -143,6 +155,7 @@ mod tests {
             id: None,
             input: None,
             unstored_input: None,
+            unwrapped_from: None,
             fate: Fate::Send { url, key: "k".to_owned(), duplicate: false },
         }
     }
@@ -174,6 +187,7 @@ mod tests {
                 id: None,
                 input: Some("x".to_owned()),
                 unstored_input: None,
+                unwrapped_from: None,
                 fate: Fate::Refuse { code: "y".to_owned() },
             },
         ] {

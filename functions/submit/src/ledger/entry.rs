@@ -1,7 +1,8 @@
 //! What is known of one URL: the runs of its analysis, and which of them a batch follows. Pure: the time comes in.
 //!
-//! Most URLs have one run. A second one begins when the first is older than the reuse window or has failed, and when a
-//! caller forces it. Batches that follow an earlier run keep its result.
+//! Most URLs have one run. A second one begins when the first is older than the reuse window or has failed, when a caller
+//! forces it, and when a caller retries what has ended without a verdict. Batches that follow an earlier run keep its
+//! result.
 
 use std::time::Duration;
 
@@ -9,11 +10,13 @@ use chrono::{DateTime, Utc};
 use mapping::SubmissionFacts;
 use serde::{Deserialize, Serialize};
 
-/// The runs that are kept of one URL. A batch whose run is forgotten follows the next one.
-const MOST_RUNS: usize = 8;
+use super::batch::is_zero;
 
-/// The runs that are kept although none of them has ended.
-const MOST_OPEN_RUNS: usize = 64;
+/// The runs that are kept of one URL: half of what a document holds. A batch whose run is forgotten follows the next one.
+const MOST_RUNS: usize = 256;
+
+/// Batches that follow a run by a retry of theirs.
+const MOST_FOLLOWERS: usize = 256;
 
 /// A URL under one set of analysis options; the only thing in the ledger that changes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -29,6 +32,12 @@ pub struct Entry {
 pub struct Run {
     /// The batch that began it.
     pub batch: String,
+    /// Which of the batch's retries began it; 0: the batch itself.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub round: u32,
+    /// Batches that follow it since a retry of theirs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub followers: Vec<String>,
     /// Found again in VMRay by this, the same on every attempt.
     pub token: String,
     /// When it was begun.
@@ -162,29 +171,34 @@ impl Entry {
     /// has begun since.
     #[must_use]
     pub fn followed(&self, follower: Follower<'_>) -> Option<usize> {
-        if let Some(own) = self.runs.iter().rposition(|run| run.batch == follower.batch) {
+        let is_own = |run: &Run| {
+            run.batch == follower.batch || run.followers.iter().any(|batch| batch == follower.batch)
+        };
+        if let Some(own) = self.runs.iter().rposition(is_own) {
             return Some(own);
         }
         if follower.force {
             return None;
         }
-        let earlier = self.runs.iter().rposition(|run| run.begun_at <= follower.created_at);
+        let begun_before = |run: &Run| run.begun_at <= follower.created_at && !run.was_never_sent();
+        let begun_after = |run: &Run| run.begun_at > follower.created_at && !run.was_never_sent();
+        let earlier = self.runs.iter().rposition(begun_before);
         earlier
             .filter(|&place| self.runs[place].satisfies(follower))
-            .or_else(|| self.runs.iter().position(|run| run.begun_at > follower.created_at))
+            .or_else(|| self.runs.iter().position(begun_after))
     }
 
     /// Begins a run. The caller has seen that none is followed.
-    pub fn begin(&mut self, batch: &str, token: String, now: DateTime<Utc>) -> usize {
+    pub fn begin(&mut self, batch: &str, round: u32, token: String, now: DateTime<Utc>) -> usize {
         if self.runs.len() >= MOST_RUNS {
-            // Never one that somebody is at, unless there are absurdly many.
+            // One that a worker is at only if there is no other.
             let ended = self.runs.iter().position(Run::has_ended);
-            if let Some(forgotten) = ended.or((self.runs.len() >= MOST_OPEN_RUNS).then_some(0)) {
-                self.runs.remove(forgotten);
-            }
+            self.runs.remove(ended.unwrap_or(0));
         }
         self.runs.push(Run {
             batch: batch.to_owned(),
+            round,
+            followers: Vec::new(),
             token,
             begun_at: now,
             since: now,
@@ -197,7 +211,83 @@ impl Entry {
     }
 }
 
+/// What a retry makes of a URL that ended without a verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retried {
+    /// It is sent, in a run of the batch's own.
+    Again,
+    /// The batch follows a later run of another batch.
+    Elsewhere,
+    /// Nothing is to be changed: it has ended well, is waited for, or this retry has come to it before.
+    No,
+}
+
+impl Entry {
+    /// Lets a batch try again what it follows. No other batch's run is opened again for that.
+    pub fn retry(
+        &mut self,
+        follower: Follower<'_>,
+        round: u32,
+        token: String,
+        now: DateTime<Utc>,
+    ) -> Retried {
+        let Some(place) = self.followed(follower) else {
+            self.begin(follower.batch, round, token, now);
+            return Retried::Again;
+        };
+        let newest = self.runs.len() - 1;
+        let run = &self.runs[place];
+        let is_own = run.batch == follower.batch;
+        let left_alone = match &run.state {
+            _ if is_own && run.round >= round => true,
+            // What may be in VMRay is looked for as before.
+            State::Claimed { .. } | State::Unconfirmed { .. } | State::Finished { .. } => true,
+            State::Queued { .. } => !is_own && !is_overdue(run.since, follower.verdict_timeout, now),
+            State::Submitted { .. } | State::Failed { .. } | State::QuotaExceeded { .. } => false,
+        };
+        if left_alone {
+            return Retried::No;
+        }
+        let later = &mut self.runs[newest];
+        let newcomer = Follower { created_at: now, ..follower };
+        if place < newest
+            && !follower.force
+            && later.satisfies(newcomer)
+            && later.followers.len() < MOST_FOLLOWERS
+        {
+            later.followers.push(follower.batch.to_owned());
+            return Retried::Elsewhere;
+        }
+        if let Run { state: State::Queued { .. }, .. } = self.runs[place]
+            && is_own
+        {
+            // VMRay never had it.
+            let run = &mut self.runs[place];
+            (run.round, run.since) = (round, now);
+        } else {
+            self.begin(follower.batch, round, token, now);
+        }
+        Retried::Again
+    }
+
+    /// Whether a round of a batch has sent this URL, or still can.
+    #[must_use]
+    pub fn is_used_by(&self, follower: Follower<'_>, round: u32) -> bool {
+        let used = |run: &Run| {
+            run.batch == follower.batch
+                && run.round == round
+                && !matches!(run.state, State::QuotaExceeded { .. })
+        };
+        self.followed(follower).is_none() || self.runs.iter().any(used)
+    }
+}
+
 impl Run {
+    /// Whether it was given up before VMRay was asked at all.
+    fn was_never_sent(&self) -> bool {
+        self.attempts == 0 && matches!(self.state, State::QuotaExceeded { .. })
+    }
+
     /// Whether a later batch is content with it.
     fn satisfies(&self, follower: Follower<'_>) -> bool {
         let window = chrono::TimeDelta::from_std(follower.reuse_window).unwrap_or(chrono::TimeDelta::MAX);
@@ -244,6 +334,7 @@ pub fn is_overdue(since: DateTime<Utc>, timeout: Duration, now: DateTime<Utc>) -
 #[cfg(test)]
 mod tests {
     use chrono::TimeDelta;
+    use vmray::model::{SampleId, SubmissionId, Verdict};
 
     use super::*;
 
@@ -261,7 +352,7 @@ mod tests {
     fn entry(runs: &[(&str, i64)]) -> Entry {
         let mut entry = Entry::new("http://a.example/".to_owned());
         for (batch, minute) in runs {
-            entry.begin(batch, format!("token-{batch}"), at(*minute));
+            entry.begin(batch, 0, format!("token-{batch}"), at(*minute));
         }
         entry
     }
@@ -282,7 +373,7 @@ mod tests {
         let minutes = 8 * 24 * 60;
         let mut entry = entry(&[("a", 0)]);
         assert_eq!(entry.followed(follower("new", minutes)), None);
-        entry.begin("new", "t".to_owned(), at(minutes));
+        entry.begin("new", 0, "t".to_owned(), at(minutes));
         assert_eq!(entry.followed(follower("new", minutes)), Some(1));
         assert_eq!(entry.followed(follower("a", 0)), Some(0));
         assert_eq!(entry.followed(follower("b", 3)), Some(0));
@@ -293,7 +384,7 @@ mod tests {
         let mut entry = entry(&[("a", 0)]);
         let forced = Follower { force: true, ..follower("f", 5) };
         assert_eq!(entry.followed(forced), None);
-        entry.begin("f", "t".to_owned(), at(6));
+        entry.begin("f", 0, "t".to_owned(), at(6));
         assert_eq!(entry.followed(forced), Some(1));
         assert_eq!(entry.followed(follower("later", 7)), Some(1));
     }
@@ -301,25 +392,118 @@ mod tests {
     #[test]
     fn a_failed_run_satisfies_those_who_waited_for_it_and_nobody_later() {
         let mut entry = entry(&[("a", 0)]);
-        entry.runs[0].state = State::QuotaExceeded { detail: String::new(), at: at(10) };
+        (entry.runs[0].attempts, entry.runs[0].state) = (1, ended(10));
         assert_eq!(entry.followed(follower("b", 5)), Some(0));
         assert_eq!(entry.followed(follower("c", 10)), None);
     }
 
     #[test]
-    fn no_more_runs_are_kept_than_a_document_can_hold() {
-        let mut entry = entry(&[]);
-        for minute in 0..20 {
-            let run = entry.begin("x", "t".to_owned(), at(minute));
-            entry.runs[run].state = State::QuotaExceeded { detail: String::new(), at: at(minute) };
+    fn no_more_runs_are_kept_than_a_document_can_hold_and_those_that_have_ended_go_first() {
+        let mut entry = entry(&[("open", 0)]);
+        for minute in 0..300 {
+            let run = entry.begin("x", 0, "t".to_owned(), at(minute));
+            entry.runs[run].state = ended(minute);
         }
-        assert_eq!(entry.runs.len(), MOST_RUNS);
+        assert_eq!((entry.runs.len(), entry.runs[0].batch.as_str()), (MOST_RUNS, "open"));
+        let full = Entry { url: entry.url, runs: vec![submitted_run(); MOST_RUNS] };
+        let bytes = serde_json::to_string(&full).unwrap().len();
+        assert!(bytes < store::MAX_BODY_BYTES * 3 / 4, "{bytes} bytes");
     }
 
     #[test]
-    fn a_run_that_somebody_is_at_is_not_forgotten() {
-        let runs: Vec<_> = (0..20).map(|n| ("x", n)).collect();
-        assert_eq!(entry(&runs).runs.len(), 20);
+    fn the_oldest_of_many_forced_batches_keeps_its_result() {
+        let batches: Vec<_> = (0..100).map(|number| format!("forced-{number}")).collect();
+        let mut entry = entry(&[]);
+        for (batch, minute) in batches.iter().zip(0..) {
+            let run = entry.begin(batch, 0, format!("token-{batch}"), at(minute));
+            entry.runs[run].state = ended(minute);
+        }
+        for (batch, minute) in batches.iter().zip(0..) {
+            let forced = Follower { force: true, ..follower(batch, minute) };
+            assert_eq!(entry.followed(forced).map(|place| &entry.runs[place].batch), Some(batch));
+        }
+    }
+
+    fn ended(minute: i64) -> State {
+        State::QuotaExceeded { detail: String::new(), at: at(minute) }
+    }
+
+    fn submitted_run() -> Run {
+        let mut run = entry(&[("0d9a7c52-6a0e-4c0e-9e55-7f2f0f6f1c11", 0)]).runs.remove(0);
+        run.token = "0".repeat(32);
+        let facts = SubmissionFacts {
+            submission_id: Some(SubmissionId(91_000_000)),
+            sample_id: Some(SampleId(71_000_000)),
+            verdict: Some(Verdict::Suspicious),
+            severity: Some("not_suspicious".into()),
+            score: Some(100),
+            report_url: Some(format!("https://eu.cloud.vmray.com/samples/{}", "x".repeat(40)).into()),
+        };
+        run.state = State::Finished { facts, at: at(0) };
+        run
+    }
+
+    /// Tries `batch` again, and says what came of it and which run it follows then.
+    fn retried(entry: &mut Entry, batch: &str, minute: i64) -> (Retried, Option<usize>) {
+        let done = entry.retry(follower(batch, 0), 1, "again".to_owned(), at(minute));
+        (done, entry.followed(follower(batch, 0)))
+    }
+
+    #[test]
+    fn a_retry_begins_a_run_and_leaves_the_one_that_another_batch_follows() {
+        let mut entry = entry(&[("a", -5)]);
+        (entry.runs[0].attempts, entry.runs[0].state) = (1, ended(1));
+        assert_eq!(retried(&mut entry, "b", 10), (Retried::Again, Some(1)));
+        assert_eq!((&entry.runs[0].state, entry.followed(follower("a", -5))), (&ended(1), Some(0)));
+        assert_eq!((entry.runs[1].batch.as_str(), entry.runs[1].round), ("b", 1));
+        assert_eq!(retried(&mut entry, "b", 11), (Retried::No, Some(1)), "the same retry");
+    }
+
+    #[test]
+    fn a_retry_follows_a_later_run_of_another_batch_that_is_good_enough() {
+        let mut entry = entry(&[("b", 0), ("c", 5)]);
+        entry.runs[0].state = ended(1);
+        assert_eq!(retried(&mut entry, "b", 10), (Retried::Elsewhere, Some(1)));
+        assert_eq!(retried(&mut entry, "b", 11), (Retried::No, Some(1)));
+        let mut forced = entry.clone();
+        let follower = Follower { force: true, ..follower("f", 0) };
+        assert_eq!(forced.retry(follower, 1, "t".to_owned(), at(12)), Retried::Again);
+    }
+
+    #[test]
+    fn a_retry_leaves_what_has_ended_well_and_what_may_be_in_vmray() {
+        let facts = || submitted_run().facts().cloned().unwrap();
+        let unconfirmed = State::Unconfirmed { sent_at: at(1), missing_at: None, reason: String::new() };
+        for state in
+            [unconfirmed, State::Claimed { until: at(1) }, State::Finished { facts: facts(), at: at(1) }]
+        {
+            let mut entry = entry(&[("b", 0)]);
+            entry.runs[0].state = state;
+            assert_eq!(retried(&mut entry, "b", 10), (Retried::No, Some(0)));
+        }
+        let mut entry = entry(&[("b", 0)]);
+        entry.runs[0].state = State::Submitted { facts: facts(), at: at(1) };
+        assert_eq!(retried(&mut entry, "b", 10), (Retried::Again, Some(1)), "too late");
+    }
+
+    #[test]
+    fn only_what_can_still_be_sent_or_was_is_used() {
+        let mut entry = entry(&[("a", 0)]);
+        assert!(entry.is_used_by(follower("a", 0), 0));
+        assert!(!entry.is_used_by(follower("a", 0), 1), "another round");
+        assert!(!entry.is_used_by(follower("b", 5), 0), "another batch sends it");
+        entry.runs[0].state = ended(1);
+        assert!(!entry.is_used_by(follower("a", 0), 0));
+        assert!(entry.is_used_by(follower("c", 5), 0), "it will be sent");
+    }
+
+    #[test]
+    fn a_batch_does_not_follow_what_another_one_gave_up_unsent() {
+        let mut entry = entry(&[("stopped", 5)]);
+        entry.runs[0].state = ended(5);
+        assert_eq!(entry.followed(follower("earlier", 0)), None);
+        entry.runs[0].attempts = 1;
+        assert_eq!(entry.followed(follower("earlier", 0)), Some(0));
     }
 
     #[test]

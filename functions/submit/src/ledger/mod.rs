@@ -5,24 +5,28 @@
 //! | `url#<key>` | `entry` | an [`Entry`]: the only thing that changes while URLs are analysed |
 //! | `batch#<id>` | `header`, `chunk#<n>` | a [`Header`] and its [`Chunk`]s, never changed |
 //! | `batch#<id>` | `state`, `refresh#<n>` | a [`BatchState`]; when VMRay was last asked for a chunk's verdicts |
-//! | `caller#<name>` | `call#<hash>`, `day#<date>` | which batch a call has made; how many URLs were sent on a day |
+//! | `caller#<name>` | `call#<hash>`, `day#<date>` | which batch a call has made; what a [`Day`] has used of the daily limit |
 //!
 //! All of them expire. Whoever reads checks that itself.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use serde::de::DeserializeOwned;
+use runtime::http::{self, Again, Deadline, RetryPolicy};
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 use store::{Document, Expected, Key, NewDocument, Store, StoreError, to_body};
+use tokio::time::Instant;
 
 pub mod batch;
+pub mod day;
 pub mod entry;
 
 use crate::hash::of_parts;
 use batch::{BatchState, Chunk, Header};
+use day::{Booked, ByChunk, Day, batch_and_round, booking};
 use entry::Entry;
 
 /// An entry with its version, for compare-and-set.
@@ -41,13 +45,34 @@ pub struct CallRecord {
     pub batch: String,
     /// What was asked for; another call under the same idempotency key differs.
     pub request_hash: String,
+    /// When the batch was made, if it was; the same whoever carries the call out.
+    #[serde(default)]
+    pub created_at: Option<DateTime<Utc>>,
+    /// The daily limit stood against it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub refused: bool,
 }
 
-/// How many URLs of a caller were sent on a day.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct DayCount {
-    /// Accepted for sending.
-    pub urls: u64,
+/// Tries of a write, and the first pause between two: writers who meet again and again must not meet for ever.
+const WRITES: RetryPolicy = RetryPolicy { tries: 12, base: Duration::from_millis(4) };
+
+/// The longest that other writers are given way to.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Runs `attempt` again while its error says that another writer came first.
+pub(crate) async fn until_written<T, E, F>(
+    attempt: impl FnMut() -> F,
+    was_late: impl Fn(&E) -> bool,
+) -> Result<T, E>
+where
+    F: Future<Output = Result<T, E>>,
+{
+    let again = |error: &E| if was_late(error) { Again::Soon } else { Again::No };
+    http::retry(WRITES, Deadline::at(Instant::now() + PATIENCE), attempt, again).await
+}
+
+fn is_conflict(error: &StoreError) -> bool {
+    matches!(error, StoreError::Conflict { .. })
 }
 
 /// When VMRay was last asked for the verdicts of a chunk.
@@ -160,7 +185,7 @@ impl Ledger {
         Ok((value, expected))
     }
 
-    /// Changes what is there, again when somebody was faster. `change` gives what shall be there, or why it is left
+    /// Changes what is there, again when another writer was faster. `change` gives what shall be there, or why it is left
     /// alone.
     async fn update<T: Serialize + DeserializeOwned, E>(
         &self,
@@ -168,18 +193,20 @@ impl Ledger {
         now: DateTime<Utc>,
         change: impl Fn(Option<T>) -> Result<T, E>,
     ) -> Result<Result<T, E>, StoreError> {
-        loop {
-            let (value, expected) = self.slot(place, now).await?;
-            let changed = match change(value) {
-                Ok(changed) => changed,
-                Err(left_alone) => return Ok(Err(left_alone)),
-            };
-            match self.write(place, &changed, expected, now).await {
-                Ok(_) => return Ok(Ok(changed)),
-                Err(StoreError::Conflict { .. }) => {}
-                Err(error) => return Err(error),
-            }
-        }
+        until_written(
+            || async {
+                let (value, expected) = self.slot(place, now).await?;
+                match change(value) {
+                    Ok(changed) => {
+                        self.write(place, &changed, expected, now).await?;
+                        Ok(Ok(changed))
+                    }
+                    Err(left_alone) => Ok(Err(left_alone)),
+                }
+            },
+            is_conflict,
+        )
+        .await
     }
 
     async fn write<T: Serialize>(
@@ -224,6 +251,38 @@ impl Ledger {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Changes an entry that was read as `stored`, again from what is there then when another writer was faster. `change` says
+    /// whether there is anything to write. Gives the entry as it then is.
+    pub async fn change_entry(
+        &self,
+        key: &str,
+        stored: Versioned,
+        now: DateTime<Utc>,
+        change: impl Fn(&mut Entry) -> bool,
+    ) -> Result<Versioned, StoreError> {
+        let latest = Mutex::new(stored);
+        let current = || latest.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        until_written(
+            || async {
+                let mut stored = current();
+                if change(&mut stored.value) {
+                    match self.write(&entry_place(key), &stored.value, stored.expected, now).await {
+                        Ok(expected) => stored.expected = expected,
+                        Err(StoreError::Conflict { key, current: Some(document) }) => {
+                            *latest.lock().unwrap_or_else(PoisonError::into_inner) =
+                                versioned(&document, now)?;
+                            return Err(StoreError::Conflict { key, current: Some(document) });
+                        }
+                        Err(error) => return Err(error),
+                    }
+                }
+                Ok(stored)
+            },
+            is_conflict,
+        )
+        .await
     }
 
     /// A batch's header, one of its chunks, and its state: what a worker needs.
@@ -322,12 +381,19 @@ impl Ledger {
         Ok(stopped.await?.unwrap_or_else(|state| state))
     }
 
-    /// Lets a batch go on that was stopped, or has waited for too long.
-    pub async fn go_on(&self, batch: &str, now: DateTime<Utc>) -> Result<BatchState, StoreError> {
-        let state = BatchState { stopped: None, retried_at: Some(now) };
-        let go_on = |_: Option<BatchState>| Ok::<_, std::convert::Infallible>(state.clone());
-        let Ok(state) = self.update(&batch_place(batch, "state"), now, go_on).await?;
-        Ok(state)
+    /// Begins a retry of a batch: it goes on if it was stopped or has waited for too long.
+    pub async fn begin_retry(
+        &self,
+        batch: &str,
+        round: u32,
+        now: DateTime<Utc>,
+    ) -> Result<BatchState, StoreError> {
+        let place = batch_place(batch, "state");
+        let begun = self.update(&place, now, |state: Option<BatchState>| match state {
+            Some(state) if state.retries >= round => Err(state),
+            _ => Ok(BatchState { stopped: None, retried_at: Some(now), retries: round }),
+        });
+        Ok(begun.await?.unwrap_or_else(|state| state))
     }
 
     /// Takes the turn of asking VMRay for the verdicts of a chunk; `false`: somebody asked less than `pause` ago.
@@ -364,7 +430,7 @@ impl Ledger {
         self.slot(&call_place(caller, call), now).await
     }
 
-    /// Records which batch a call makes; `None`: somebody has since.
+    /// Records which batch a call makes.
     pub async fn put_call(
         &self,
         caller: &str,
@@ -372,53 +438,118 @@ impl Ledger {
         record: &CallRecord,
         expected: Expected,
         now: DateTime<Utc>,
-    ) -> Result<Option<Expected>, StoreError> {
-        match self.write(&call_place(caller, call), record, expected, now).await {
-            Ok(expected) => Ok(Some(expected)),
-            Err(StoreError::Conflict { .. }) => Ok(None),
-            Err(error) => Err(error),
-        }
+    ) -> Result<Expected, StoreError> {
+        self.write(&call_place(caller, call), record, expected, now).await
     }
 
-    /// Forgets a call that was not accepted after all, unless somebody has changed the record since. It is made expired: an
-    /// API that cannot delete is an API that nobody can make delete.
-    pub async fn forget_call(
+    /// What a caller has used of its daily limit.
+    pub async fn used_today(&self, caller: &str, now: DateTime<Utc>) -> Result<u64, StoreError> {
+        let day = self.read::<Day>(&day_place(caller, now), now).await?;
+        Ok(day.map_or(0, |day| day.urls))
+    }
+
+    /// Books the URLs of a batch's round on a day of its caller, of which at most `most` may count. The protocol is
+    /// [`day`]'s.
+    pub async fn book(
         &self,
         caller: &str,
-        call: &str,
-        record: &CallRecord,
-        expected: Expected,
+        (batch, round): (&str, u32),
+        urls: &ByChunk,
+        most: u64,
+        on: DateTime<Utc>,
+    ) -> Result<Booked, StoreError> {
+        let (place, booking) = (day_place(caller, on), booking(batch, round));
+        until_written(
+            || async {
+                let (day, expected) = self.slot::<Day>(&place, on).await?;
+                let mut day = day.unwrap_or_default();
+                if !day.holds(&booking) {
+                    // After the day was read: see the protocol.
+                    if self.has_begun(batch, round, on).await? {
+                        return Ok(Booked::Before);
+                    }
+                    self.make_room(&mut day, urls, on).await?;
+                }
+                match day.book(&booking, urls, most) {
+                    Ok(true) => {
+                        self.write(&place, &day, expected, on).await?;
+                        Ok(Booked::Now)
+                    }
+                    Ok(false) => Ok(Booked::Now),
+                    Err(used) => Ok(Booked::OverLimit { used }),
+                }
+            },
+            is_conflict,
+        )
+        .await
+    }
+
+    /// Whether a batch, or the retry of that number, has begun: nothing more is booked for it.
+    async fn has_begun(&self, batch: &str, round: u32, now: DateTime<Utc>) -> Result<bool, StoreError> {
+        if round == 0 {
+            return Ok(self.read::<IgnoredAny>(&batch_place(batch, "header"), now).await?.is_some());
+        }
+        Ok(self.state(batch, now).await?.retries >= round)
+    }
+
+    /// Closes bookings of batches that have begun when too many are open.
+    async fn make_room(&self, day: &mut Day, urls: &ByChunk, now: DateTime<Utc>) -> Result<(), StoreError> {
+        if day.has_room_for(urls) {
+            return Ok(());
+        }
+        let bookings: Vec<_> = day.bookings().map(str::to_owned).collect();
+        for booking in bookings {
+            let (batch, round) = batch_and_round(&booking);
+            if self.has_begun(batch, round, now).await? {
+                day.close(&booking);
+            }
+        }
+        if day.has_room_for(urls) {
+            return Ok(());
+        }
+        Err(StoreError::Unavailable {
+            doing: "book URLs for the daily limit",
+            place: "the ledger".to_owned(),
+            reason: "too many calls of this caller were begun today and not finished".to_owned(),
+        })
+    }
+
+    /// The chunks of a batch for which a booking is open on one of these days.
+    pub async fn open_bookings(
+        &self,
+        caller: &str,
+        batch: &str,
+        days: impl IntoIterator<Item = DateTime<Utc>>,
+    ) -> Result<BTreeSet<usize>, StoreError> {
+        let mut open = BTreeSet::new();
+        for on in days {
+            let day = self.read::<Day>(&day_place(caller, on), on).await?;
+            open.extend(day.iter().flat_map(|day| day.open_chunks(batch)));
+        }
+        Ok(open)
+    }
+
+    /// Ends what a batch has booked for a chunk, on each of these days: `used` URLs of a round count if it has begun, the
+    /// others are given back.
+    pub async fn settle(
+        &self,
+        caller: &str,
+        (batch, chunk): (&str, usize),
+        used: impl Fn(u32) -> Option<u64>,
+        days: impl IntoIterator<Item = DateTime<Utc>>,
         now: DateTime<Utc>,
     ) -> Result<(), StoreError> {
-        let place = call_place(caller, call);
-        let body = to_body(&place, record)?;
-        match self.store.put(&place, body, Some(now.timestamp() - 1), expected).await {
-            Ok(_) | Err(StoreError::Conflict { .. }) => Ok(()),
-            Err(error) => Err(error),
+        let mut places: Vec<_> = days.into_iter().map(|day| day_place(caller, day)).collect();
+        places.dedup();
+        for place in places {
+            let settled = self.update(&place, now, |day: Option<Day>| {
+                let mut day = day.ok_or(())?;
+                day.settle(batch, chunk, &used).then_some(day).ok_or(())
+            });
+            // Nothing was open there.
+            let _: Result<Day, ()> = settled.await?;
         }
-    }
-
-    /// How many URLs of a caller were sent today.
-    pub async fn day_count(&self, caller: &str, now: DateTime<Utc>) -> Result<u64, StoreError> {
-        let count = self.read::<DayCount>(&day_place(caller, now), now).await?;
-        Ok(count.map_or(0, |count| count.urls))
-    }
-
-    /// Counts `urls` more for today; `Err(used)`: that would be more than `most`.
-    pub async fn count_urls(
-        &self,
-        caller: &str,
-        urls: u64,
-        most: u64,
-        now: DateTime<Utc>,
-    ) -> Result<Result<(), u64>, StoreError> {
-        let place = day_place(caller, now);
-        let counted = self.update(&place, now, |count: Option<DayCount>| {
-            let used = count.map_or(0, |count| count.urls);
-            let urls = used.saturating_add(urls);
-            if urls > most { Err(used) } else { Ok(DayCount { urls }) }
-        });
-        Ok(counted.await?.map(|_| ()))
+        Ok(())
     }
 }
 

@@ -30,11 +30,13 @@ pub enum Message {
     },
 }
 
-/// A message and how long it is held back.
+/// A message, for whom it is sent, and how long it is held back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delayed {
     /// The message.
     pub message: Message,
+    /// Whose batch it is: callers take turns.
+    pub caller: String,
     /// At most 15 minutes, a fraction of a second is made a whole one where the queue knows none.
     pub delay: Duration,
 }
@@ -42,8 +44,8 @@ pub struct Delayed {
 impl Delayed {
     /// A message for now.
     #[must_use]
-    pub fn now(message: Message) -> Self {
-        Self { message, delay: Duration::ZERO }
+    pub fn now(message: Message, caller: &str) -> Self {
+        Self { message, caller: caller.to_owned(), delay: Duration::ZERO }
     }
 }
 

@@ -1,4 +1,4 @@
-//! The queue of a deployment: Amazon SQS.
+//! The queue of a deployment: Amazon SQS. Callers are its message groups, so that they take turns (fair queues).
 
 use async_trait::async_trait;
 use aws_sdk_sqs::Client;
@@ -70,6 +70,7 @@ impl SqsQueue {
         SendMessageBatchRequestEntry::builder()
             .id(number.to_string())
             .message_body(body)
+            .message_group_id(&message.caller)
             .delay_seconds(i32::try_from(seconds).unwrap_or(i32::MAX))
             .build()
             .map_err(|error| failed(error.to_string()))

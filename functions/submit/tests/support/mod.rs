@@ -37,11 +37,17 @@ pub(crate) const NO_BATCH: &str = "00000000-0000-4000-8000-000000000000";
 pub(crate) struct Bridge {
     pub(crate) submit: Submit,
     pub(crate) ledger: Ledger,
+    pub(crate) queue: Arc<LocalQueue>,
 }
 
 impl Bridge {
     /// With these settings besides those that every test needs.
-    pub(crate) async fn with(settings: &[(&'static str, &'static str)]) -> Self {
+    pub(crate) async fn with(settings: &[(&'static str, &str)]) -> Self {
+        Self::on(Arc::new(SqliteStore::in_memory().unwrap()), settings).await
+    }
+
+    /// The same, with its documents in this store.
+    pub(crate) async fn on(store: Arc<dyn Store>, settings: &[(&'static str, &str)]) -> Self {
         let mut set = vec![
             ("VMRAY_SERVER", nobody_listens()),
             ("VMRAY_API_KEY", "vmray-key".to_owned()),
@@ -54,11 +60,11 @@ impl Bridge {
             set.iter().rev().find(|(known, _)| *known == name).map(|(_, value)| value.clone())
         };
         let (settings, _warnings) = SubmitSettings::read(&lookup, Host::Local).unwrap();
-        let store: Arc<dyn Store> = Arc::new(SqliteStore::in_memory().unwrap());
         let queue = Arc::new(LocalQueue::open(Arc::clone(&store)).await.unwrap());
         let ledger = Ledger::new(Arc::clone(&store), settings.times.retention, settings.times.reuse_window);
         let secrets = Arc::new(Secrets::from_environment(lookup));
-        Self { submit: Submit::new(settings, store, queue, secrets), ledger }
+        let submit = Submit::new(settings, store, Arc::clone(&queue) as Arc<_>, secrets);
+        Self { submit, ledger, queue }
     }
 
     pub(crate) async fn new() -> Self {

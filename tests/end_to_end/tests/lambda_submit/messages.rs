@@ -5,7 +5,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use end_to_end::event_source::hand_over;
 use end_to_end::queue::MAX_RECEIVE_COUNT;
-use end_to_end::submit::{WORKER_LIMIT, url};
+use end_to_end::submit::{CALLER, OTHER_CALLER, OTHER_CALLER_KEY, WORKER_LIMIT, ask, url};
 use serde_json::json;
 use simulators::faults::Fault;
 
@@ -147,4 +147,21 @@ async fn a_call_whose_messages_the_queue_does_not_take_is_sent_by_its_guard() {
     scene.work_later().await;
     scene.each_was_sent_once(&["a", "b"]);
     assert_eq!((counts(&scene.look(&batch).await), scene.batches().await), (json!({"submitted": 2}), 1));
+}
+
+#[tokio::test]
+async fn messages_are_grouped_by_their_caller_so_that_callers_take_turns() {
+    let scene = Scene::new().await;
+    // One that comes again belongs to its caller, too.
+    scene.world.vmray.faults().add(Fault::on(crate::scene::POST).once().throttle(300));
+    scene.submit(&urls(&["a"])).await;
+    let request = crate::scene::submission(&urls(&["b"])).header("x-api-key", OTHER_CALLER_KEY);
+    assert_eq!(ask(&scene.api, &request).await.status, 202);
+    scene.work().await;
+    let groups: Vec<_> = scene.world.queue().sent().into_iter().map(|sent| sent.group).collect();
+    assert_eq!(
+        groups,
+        [CALLER, CALLER, OTHER_CALLER, OTHER_CALLER, CALLER],
+        "guard and chunk of each, and the repeat"
+    );
 }

@@ -1,5 +1,6 @@
 //! The quota is spent: the rest waits for somebody's decision.
 
+use end_to_end::http_api::HttpRequest;
 use end_to_end::submit::url;
 use serde_json::json;
 use simulators::vmray::submit::{SubmitAction, SubmitOptions, SubmitRule};
@@ -25,6 +26,8 @@ async fn a_spent_quota_stops_the_rest_and_a_retry_sends_it() {
     }
     scene.work_later().await;
     assert_eq!(scene.world.vmray.submits().len(), 3, "and nothing later");
+    let check = scene.ask(HttpRequest::post("/v1/check", &urls(&["g"]))).await.json();
+    assert_eq!(check["today"]["used"], 2, "what the quota refused is given back to the caller");
     scene.world.vmray.finish_all();
     assert_eq!(scene.look(&batch).await["done"], true, "it has ended as far as it can");
 

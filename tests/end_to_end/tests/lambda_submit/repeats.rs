@@ -5,7 +5,7 @@ use end_to_end::http_api::HttpRequest;
 use end_to_end::submit::{OTHER_CALLER_KEY, ask, url};
 use serde_json::{Value, json};
 use simulators::faults::Fault;
-use simulators::vmray::submit::{Caching, SubmitOptions};
+use simulators::vmray::submit::{Caching, SubmitAction, SubmitOptions, SubmitRule};
 
 use crate::scene::{LIMIT, Scene, counts, each, event, place, problem, submission, urls};
 
@@ -102,6 +102,76 @@ async fn identical_calls_at_the_same_time_are_one_batch_and_one_post_for_each_ur
         scene.work_later().await;
         scene.each_was_sent_once(&hosts);
         assert_eq!(scene.batches().await, 1, "request {request}");
+    }
+}
+
+#[tokio::test]
+async fn identical_calls_over_the_daily_limit_send_nothing_wherever_one_is_held_up() {
+    for request in 1.. {
+        let scene = Scene::with(SubmitOptions::default(), &[("MAX_URLS_PER_CALLER_DAY", "1")]).await;
+        let other = scene.world.api().await;
+        let (fault, pause) = Fault::any().from(request).once().pause_after_handling();
+        scene.world.aws.dynamodb_faults().add(fault);
+        let held = scene.api.send(event(&urls(&["a", "b"])), LIMIT).outcome();
+        tokio::pin!(held);
+        tokio::select! {
+            () = pause.reached() => {}
+            _ = &mut held => {
+                assert!(request > 5, "a call asks the table more than {request} times");
+                return;
+            }
+        }
+        let fast = ask(&other, &end_to_end::submit::authorized(submission(&urls(&["a", "b"])))).await;
+        assert_eq!(problem(&fast), (429, "daily-limit".to_owned()), "request {request}");
+        pause.release();
+        let slow = end_to_end::http_api::HttpResponse::read(&held.await.answer());
+        assert_eq!(problem(&slow), (429, "daily-limit".to_owned()), "request {request}");
+        scene.work_later().await;
+        assert!(scene.world.vmray.submits().is_empty(), "request {request}");
+        assert_eq!(used(&scene).await, 0, "request {request}");
+    }
+}
+
+/// What the caller has used of its daily limit.
+async fn used(scene: &Scene) -> Value {
+    let check = scene.ask(HttpRequest::post("/v1/check", &urls(&["unknown"]))).await;
+    check.json()["today"]["used"].clone()
+}
+
+#[tokio::test]
+async fn a_retry_sends_what_failed_in_a_run_of_its_own_and_others_keep_their_result() {
+    let options = SubmitOptions { caching: Caching::Disabled, ..SubmitOptions::default() };
+    let scene = Scene::with(options, &[]).await;
+    scene.world.vmray.on_submit(SubmitRule::all(SubmitAction::Refused(400, "no".to_owned())).times(1));
+    let first = scene.submit(&urls(&["a"])).await;
+    let second = scene.submit(&json!({"urls": [url("a")], "options": {"comment": "another batch"}})).await;
+    scene.work().await;
+    assert_eq!(counts(&scene.look(&first).await), json!({"failed": 1}));
+    assert_eq!(counts(&scene.look(&second).await), json!({"failed": 1}), "both follow one run");
+    scene.retry(&second).await;
+    scene.work().await;
+    assert_eq!(counts(&scene.look(&second).await), json!({"submitted": 1}));
+    assert_eq!(counts(&scene.look(&first).await), json!({"failed": 1}), "nobody has retried it");
+    scene.retry(&first).await;
+    scene.work().await;
+    assert_eq!(counts(&scene.look(&first).await), json!({"submitted": 1}));
+    assert_eq!(scene.world.vmray.posts_of(&url("a")), 2, "the first follows the later run");
+}
+
+#[tokio::test]
+async fn the_oldest_of_many_forced_batches_keeps_its_result() {
+    let options = SubmitOptions { caching: Caching::Disabled, ..SubmitOptions::default() };
+    let scene = Scene::with(options, &[]).await;
+    let mut batches = Vec::new();
+    for number in 0..12 {
+        let options = json!({"force": true, "comment": format!("number {number}")});
+        batches.push(scene.submit(&json!({"urls": [url("a")], "options": options})).await);
+        scene.work().await;
+    }
+    scene.world.vmray.finish_all();
+    let stored = scene.world.vmray.stored_of(&url("a"));
+    for (batch, number) in batches.iter().zip(stored) {
+        assert_eq!(each(&scene.look(batch).await, "submission_id"), [number]);
     }
 }
 
