@@ -67,7 +67,6 @@ impl From<DeliveryError> for RunError {
 
 /// The stable name of a failure, for alarms and for those who read them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, IntoStaticStr, VariantArray)]
-#[expect(missing_docs, reason = "docs/troubleshooting.md explains each")]
 pub enum FailureKind {
     InvalidEvent,
     LeaseLost,
