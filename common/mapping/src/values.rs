@@ -3,6 +3,8 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use crate::text::one_line;
+
 /// Why a value was left out.
 pub mod reason {
     /// An entry of a list that could not be read at all.
@@ -63,7 +65,6 @@ pub(super) fn domain(value: Option<&str>) -> Result<String, Reason> {
     if well_formed { Ok(host.to_owned()) } else { Err(reason::INVALID_DOMAIN) }
 }
 
-/// An IP address or network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Ip {
     V4(String),
@@ -148,7 +149,7 @@ pub(super) fn mailbox(value: Option<&str>) -> Result<Mailbox, Reason> {
     };
     let address = in_ascii(address.trim().to_lowercase()).filter(|address| platform_takes_email(address));
     let address = address.ok_or(reason::INVALID_EMAIL)?;
-    let name = super::text::one_line(name);
+    let name = one_line(name);
     let name = name.strip_prefix('"').and_then(|name| name.strip_suffix('"')).unwrap_or(&name);
     let display_name = (!name.trim().is_empty()).then(|| name.trim().to_owned());
     Ok(Mailbox { address, display_name })
