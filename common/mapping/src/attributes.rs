@@ -7,7 +7,6 @@ use vmray::model::{SampleId, Submission, SubmissionId, Verdict};
 /// A fact about an indicator, as security tools hold them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Attribute {
-    /// What it is.
     pub name: &'static str,
     /// Its value, as text.
     pub value: String,

@@ -4,12 +4,12 @@
 use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 
-use crate::iocs;
 use crate::mapper::{Found, Mapper, former_id};
 use crate::settings::IocType;
 use crate::subject::{SAMPLE_DETAILS, Subject};
-use crate::text::markdown_list;
+use crate::text::{markdown_list, one_line};
 use crate::values;
+use crate::wanted::is_wanted;
 use stix::object::{File, ObservableValue};
 use stix::pattern::{self, Md5Spelling};
 use stix::{LeftOutReason, StixId};
@@ -46,7 +46,6 @@ pub(super) struct Files {
 }
 
 impl<'a> Mapper<'a> {
-    /// Maps all files.
     pub(super) fn files(&mut self) -> Files {
         let mut files = Files::default();
         for group in groups(self.versions()) {
@@ -69,12 +68,12 @@ impl<'a> Mapper<'a> {
             }
         }
         if self.settings.ioc_types.contains(&IocType::Files) {
-            for ioc in facts.iocs.files.iter().filter(|ioc| iocs::is_wanted(&ioc.core, self.settings)) {
+            for ioc in facts.iocs.files.iter().filter(|ioc| is_wanted(&ioc.core, self.settings)) {
                 self.ioc_versions(ioc, &mut versions);
             }
         }
         if self.settings.ioc_types.contains(&IocType::Filenames) {
-            for ioc in facts.iocs.filenames.iter().filter(|ioc| iocs::is_wanted(&ioc.core, self.settings)) {
+            for ioc in facts.iocs.filenames.iter().filter(|ioc| is_wanted(&ioc.core, self.settings)) {
                 let file = self.named(ioc.filename.as_deref(), &[]);
                 let version = Version { origin: Origin::Ioc(&ioc.core), file, ssdeep: None, imphash: None };
                 if let Some(version) = self.identified(version, LeftOutReason::EmptyValue) {
@@ -132,7 +131,7 @@ impl<'a> Mapper<'a> {
     }
 
     fn named(&self, path: Option<&str>, paths: &[String]) -> File {
-        let base = |path: &str| values::base_name(path).map(|name| super::text::one_line(name).into_owned());
+        let base = |path: &str| values::base_name(path).map(|name| one_line(name).into_owned());
         let first = path.and_then(base);
         let names: BTreeSet<String> =
             paths.iter().filter_map(|path| base(path)).chain(first.clone()).collect();

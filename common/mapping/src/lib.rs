@@ -5,6 +5,7 @@
 
 mod analyses;
 mod attributes;
+mod facts;
 mod files;
 mod iocs;
 mod labels;
@@ -16,51 +17,16 @@ mod settings;
 mod subject;
 mod text;
 mod values;
+mod wanted;
 
-use vmray::model::{Entries, Iocs, MitreTechnique, Sample, SampleId, Submission, ThreatIndicator};
+use vmray::model::SampleId;
 
 pub use attributes::{Attribute, SubmissionFacts, submission_attributes};
-pub use settings::{IocType, LabelKind, LabelStyle, MappingSettings, UnknownName, VerdictSet};
+pub use facts::{Relative, RelativeRole, SampleFacts};
+pub use settings::{IocType, LabelKind, LabelStyle, MappingSettings, VerdictSet};
 pub use stix::{LeftOut, LeftOutReason, MappedSample};
 
 use mapper::Mapper;
-
-/// All that is known of one sample.
-#[derive(Debug, Clone)]
-pub struct SampleFacts {
-    /// The sample.
-    pub sample: Sample,
-    /// Its submissions in this run, at least one.
-    pub submissions: Vec<Submission>,
-    /// Its IOCs.
-    pub iocs: Iocs,
-    /// What analyses saw it do.
-    pub threat_indicators: Entries<ThreatIndicator>,
-    /// The techniques that analyses recognised.
-    pub techniques: Entries<MitreTechnique>,
-    /// Its parents and children that are not clean.
-    pub relatives: Vec<Relative>,
-}
-
-/// A sample that contains this one, or that this one contains.
-#[derive(Debug, Clone)]
-pub struct Relative {
-    /// Which of the two.
-    pub role: RelativeRole,
-    /// VMRay's word for the relation, such as `Dropped File`.
-    pub relation_type: Option<String>,
-    /// The other sample.
-    pub sample: Sample,
-}
-
-/// What a relative is to the sample.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum RelativeRole {
-    /// It contains the sample.
-    Parent,
-    /// The sample contains it.
-    Child,
-}
 
 /// A sample that cannot be mapped at all.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -70,7 +36,6 @@ pub enum MappingError {
     NoSubmission(SampleId),
 }
 
-/// Maps one sample.
 pub fn map_sample(facts: &SampleFacts, settings: &MappingSettings) -> Result<MappedSample, MappingError> {
     if facts.submissions.is_empty() {
         return Err(MappingError::NoSubmission(facts.sample.id));

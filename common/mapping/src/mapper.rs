@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 
 use crate::analyses::{self, Analyses, Seen};
+use crate::facts::SampleFacts;
 use crate::labels::LabelBook;
 use crate::malware::{self, Family};
 use crate::settings::{LabelKind, MappingSettings};
-use crate::text::{markdown_list, name_of};
-use crate::{SampleFacts, iocs};
+use crate::text::{markdown_list, name_of, one_line};
+use crate::wanted::wanted_cores;
 use stix::object::{
     Body, Country, Dated, Indicator, Observable, ObservableValue, Relationship, RelationshipKind, Stamp,
 };
@@ -238,8 +239,7 @@ impl<'a> Mapper<'a> {
         // Lists of other lengths do not belong together.
         let codes = if codes.len() == names.len() || names.is_empty() { codes } else { &[] };
         for index in 0..names.len().max(codes.len()) {
-            let name =
-                names.get(index).map(|name| super::text::one_line(name)).filter(|name| is_country_name(name));
+            let name = names.get(index).map(|name| one_line(name)).filter(|name| is_country_name(name));
             let code =
                 codes.get(index).map(|code| code.trim().to_ascii_uppercase()).filter(|code| code.len() == 2);
             match (name, code) {
@@ -301,8 +301,7 @@ fn newest_analysis(facts: &SampleFacts) -> Timestamp {
 fn note_labels<'a>(facts: &'a SampleFacts, settings: &'a MappingSettings) -> LabelBook<'a> {
     let mut book = LabelBook::new(settings);
     let sample = (&facts.sample.threat_names, &facts.sample.classifications);
-    let iocs =
-        iocs::wanted_cores(&facts.iocs, settings).map(|core| (&core.threat_names, &core.classifications));
+    let iocs = wanted_cores(&facts.iocs, settings).map(|core| (&core.threat_names, &core.classifications));
     for (threat_names, classifications) in std::iter::once(sample).chain(iocs) {
         for name in threat_names {
             book.note(LabelKind::ThreatNames, name);

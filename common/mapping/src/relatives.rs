@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::RelativeRole;
+use crate::facts::RelativeRole;
 use crate::mapper::Mapper;
 use crate::subject::Subject;
 use stix::object::{ObservableValue, RelationshipKind};

@@ -3,7 +3,7 @@
 use crate::analyses;
 use crate::mapper::Mapper;
 use crate::subject::Subject;
-use crate::text::{markdown, markdown_list, name_of};
+use crate::text::{markdown, markdown_list, name_of, one_line};
 use crate::values;
 use stix::object::{Body, Dated, MalwareAnalysis, RelationshipKind, Report, Stamp};
 use stix::{LabelSet, StixId, Timestamp};
@@ -82,7 +82,7 @@ impl Mapper<'_> {
     fn name(&self) -> String {
         let sample = &self.facts.sample;
         let what = if sample.is_url() { sample.url.as_deref() } else { sample.filename.as_deref() };
-        match what.map(super::text::one_line).filter(|what| !what.is_empty()) {
+        match what.map(one_line).filter(|what| !what.is_empty()) {
             Some(what) => name_of(&format!("VMRay sample {}: {what}", sample.id)),
             None => format!("VMRay sample {}", sample.id),
         }

@@ -1,10 +1,9 @@
 //! What an operator may choose about the mapping.
 
 use std::collections::BTreeSet;
-use std::fmt;
-use std::str::FromStr;
 
 use stix::{Color, TlpMarking};
+use strum::{Display, EnumString, IntoStaticStr, VariantArray};
 use vmray::model::Verdict;
 
 /// Verdicts that pass. Unknown verdicts never do.
@@ -35,8 +34,8 @@ impl Default for MappingSettings {
             sample_verdicts: VerdictSet::from([Verdict::Malicious]),
             iocs_verdicts: VerdictSet::from([Verdict::Malicious]),
             // File names alone match too much that is harmless.
-            ioc_types: IocType::ALL.into_iter().filter(|kind| *kind != IocType::Filenames).collect(),
-            labels: LabelKind::ALL.into_iter().collect(),
+            ioc_types: IocType::ALL.iter().copied().filter(|kind| *kind != IocType::Filenames).collect(),
+            labels: LabelKind::ALL.iter().copied().collect(),
             label_style: LabelStyle::default(),
             marking: TlpMarking::default(),
             confidence: None,
@@ -44,16 +43,11 @@ impl Default for MappingSettings {
     }
 }
 
-/// The colours of the labels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LabelStyle {
-    /// Of threat names.
     pub threat_names: Color,
-    /// Of classifications.
     pub classifications: Color,
-    /// Of threat indicators.
     pub vti: Color,
-    /// Of techniques.
     pub mitre: Color,
 }
 
@@ -81,89 +75,47 @@ impl LabelStyle {
     }
 }
 
-/// The text is none of the names that may stand there.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{given:?} is none of {known}")]
-pub struct UnknownName {
-    /// What was given.
-    pub given: String,
-    /// What could have been.
-    pub known: String,
+/// The types of IOC, by VMRay's names of their lists.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Display, EnumString, IntoStaticStr, VariantArray,
+)]
+#[strum(serialize_all = "snake_case", ascii_case_insensitive)]
+pub enum IocType {
+    Files,
+    /// File names without a file.
+    Filenames,
+    Processes,
+    Domains,
+    Urls,
+    Mutexes,
+    /// Registry keys.
+    Registry,
+    Ips,
+    /// E-mails, by their senders.
+    Emails,
+    EmailAddresses,
 }
 
-macro_rules! named {
-    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)+ }) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum $name { $($(#[$variant_doc])* $variant,)+ }
+impl IocType {
+    pub const ALL: &[Self] = Self::VARIANTS;
 
-        impl $name {
-            /// All of them.
-            pub const ALL: [$name; [$($text),+].len()] = [$($name::$variant),+];
-
-            /// Its name in the settings.
-            #[must_use]
-            pub fn as_str(self) -> &'static str {
-                match self { $($name::$variant => $text,)+ }
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(self.as_str())
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = UnknownName;
-
-            fn from_str(text: &str) -> Result<Self, UnknownName> {
-                let text = text.trim();
-                Self::ALL.into_iter().find(|known| known.as_str().eq_ignore_ascii_case(text)).ok_or_else(|| UnknownName {
-                    given: text.to_owned(),
-                    known: [$($text),+].join(", "),
-                })
-            }
-        }
-    };
-}
-
-named! {
-    /// The types of IOC, by VMRay's names of their lists.
-    IocType {
-        /// Files.
-        Files = "files",
-        /// File names without a file.
-        Filenames = "filenames",
-        /// Processes.
-        Processes = "processes",
-        /// Domains.
-        Domains = "domains",
-        /// URLs.
-        Urls = "urls",
-        /// Mutexes.
-        Mutexes = "mutexes",
-        /// Registry keys.
-        Registry = "registry",
-        /// IP addresses.
-        Ips = "ips",
-        /// E-mails, by their senders.
-        Emails = "emails",
-        /// E-mail addresses.
-        EmailAddresses = "email_addresses",
+    /// Its name in the settings.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        self.into()
     }
 }
 
-named! {
-    /// The kinds of label.
-    LabelKind {
-        /// Names of threats.
-        ThreatNames = "threat_names",
-        /// Classifications.
-        Classifications = "classifications",
-        /// VMRay's threat indicators.
-        Vti = "vti",
-        /// MITRE ATT&CK techniques.
-        Mitre = "mitre",
-    }
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Display, EnumString, VariantArray)]
+#[strum(serialize_all = "snake_case", ascii_case_insensitive)]
+pub enum LabelKind {
+    ThreatNames,
+    Classifications,
+    /// VMRay's threat indicators.
+    Vti,
+    Mitre,
+}
+
+impl LabelKind {
+    pub const ALL: &[Self] = Self::VARIANTS;
 }

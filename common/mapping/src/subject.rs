@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use crate::analyses;
 use crate::mapper::{Context, Found, Mapper};
+use crate::text::one_line;
 use crate::values;
 use stix::object::{AttackPattern, Body, ObservableValue, RelationshipKind};
 use stix::{LabelSet, LeftOutReason, StixId, pattern};
@@ -65,12 +66,10 @@ impl Mapper<'_> {
         context
     }
 
-    /// Maps the techniques.
     pub(super) fn techniques(&mut self) -> Vec<StixId> {
         let mut ids = Vec::new();
         for technique in self.facts.techniques.iter() {
-            let name =
-                technique.technique.as_deref().map(super::text::one_line).filter(|name| !name.is_empty());
+            let name = technique.technique.as_deref().map(one_line).filter(|name| !name.is_empty());
             let id = values::technique_id(technique.technique_id.as_deref());
             let both = id.and_then(|id| name.map(|name| (id, name)).ok_or(LeftOutReason::InvalidTechnique));
             if let Some((mitre_id, name)) = self.valid(both) {

@@ -5,6 +5,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use stix::LeftOutReason;
 
+use crate::text::one_line;
+
 /// A value that is kept exactly as it is, unless there is none.
 pub(super) fn non_empty(value: Option<&str>) -> Result<&str, LeftOutReason> {
     let shows = |char: char| !char.is_whitespace() && !char.is_control() && char != '\u{feff}';
@@ -35,7 +37,6 @@ pub(super) fn domain(value: Option<&str>) -> Result<String, LeftOutReason> {
     if well_formed { Ok(host.to_owned()) } else { Err(LeftOutReason::InvalidDomain) }
 }
 
-/// An IP address or network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Ip {
     V4(String),
@@ -120,7 +121,7 @@ pub(super) fn mailbox(value: Option<&str>) -> Result<Mailbox, LeftOutReason> {
     };
     let address = in_ascii(address.trim().to_lowercase()).filter(|address| platform_takes_email(address));
     let address = address.ok_or(LeftOutReason::InvalidEmail)?;
-    let name = super::text::one_line(name);
+    let name = one_line(name);
     let name = name.strip_prefix('"').and_then(|name| name.strip_suffix('"')).unwrap_or(&name);
     let display_name = (!name.trim().is_empty()).then(|| name.trim().to_owned());
     Ok(Mailbox { address, display_name })

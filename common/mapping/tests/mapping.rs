@@ -142,7 +142,7 @@ fn types_of_ioc_can_be_chosen() {
         let all: Value = serde_json::from_str(&bundle(&mapped).json).unwrap();
         of_type(all["objects"].as_array().unwrap(), "indicator").len() - 1
     };
-    let counts: Vec<_> = IocType::ALL.into_iter().map(count).collect();
+    let counts: Vec<_> = IocType::ALL.iter().copied().map(count).collect();
     assert_eq!(counts, [2, 1, 2, 2, 2, 1, 1, 3, 1, 1]);
     let default = MappingSettings::default().ioc_types;
     assert!(!default.contains(&IocType::Filenames) && default.len() == 9);

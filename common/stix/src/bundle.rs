@@ -15,7 +15,6 @@ use crate::standard_id;
 pub struct BundleLimits {
     /// Objects: each costs the platform a message.
     pub max_objects: usize,
-    /// Bytes of JSON.
     pub max_bytes: usize,
 }
 
@@ -28,12 +27,10 @@ impl Default for BundleLimits {
 /// What the JSON of a bundle has around its objects, generously.
 pub(super) const ENVELOPE: usize = 128;
 
-/// A STIX bundle as text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bundle {
     /// What OpenCTI is given.
     pub json: String,
-    /// How many objects are in it.
     pub object_count: usize,
     /// Their ids, in the order of the bundle.
     pub ids: Vec<StixId>,
@@ -122,7 +119,6 @@ pub struct Packer {
 }
 
 impl Packer {
-    /// An empty packer.
     #[must_use]
     pub fn new(limits: BundleLimits) -> Self {
         Self { limits, group: Vec::new(), ids: HashMap::new(), bytes: ENVELOPE }

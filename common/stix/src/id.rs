@@ -3,14 +3,13 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{Serialize, Serializer};
 use strum::{EnumString, IntoStaticStr};
 use uuid::Uuid;
 
 /// The types of object that can be referred to. In the order of their names, so that ids sort as their texts do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, EnumString, IntoStaticStr)]
 #[strum(serialize_all = "kebab-case")]
-#[expect(missing_docs, reason = "the names are those of STIX")]
 pub enum ObjectKind {
     AttackPattern,
     DomainName,
@@ -75,16 +74,9 @@ impl StixId {
         Self { kind, uuid }
     }
 
-    /// The type of the object.
     #[must_use]
     pub fn kind(&self) -> ObjectKind {
         self.kind
-    }
-
-    /// The part after the type.
-    #[must_use]
-    pub fn uuid(&self) -> Uuid {
-        self.uuid
     }
 
     /// Lends its text without allocating: ids are most of what a bundle consists of.
@@ -122,11 +114,5 @@ impl FromStr for StixId {
 impl Serialize for StixId {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.with_str(|text| serializer.serialize_str(text))
-    }
-}
-
-impl<'de> Deserialize<'de> for StixId {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
     }
 }

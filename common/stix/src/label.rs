@@ -77,13 +77,11 @@ impl PartialEq for LabelSet {
 }
 
 impl LabelSet {
-    /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.names.is_empty()
     }
 
-    /// The labels, in order.
     pub fn iter(&self) -> impl Iterator<Item = &LabelName> {
         self.0.names.iter()
     }
@@ -132,7 +130,6 @@ pub struct Color([u8; 3]);
 pub struct InvalidColor(pub String);
 
 impl Color {
-    /// From its parts.
     #[must_use]
     pub const fn rgb(red: u8, green: u8, blue: u8) -> Self {
         Self([red, green, blue])

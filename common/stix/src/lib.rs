@@ -3,6 +3,7 @@
 //! Pure: no clock, no network, no randomness. Nothing here reads VMRay's answers, that is `mapping`; of VMRay it knows
 //! only that samples have numbers.
 
+mod author;
 pub mod bundle;
 mod id;
 mod label;
@@ -17,8 +18,7 @@ pub mod standard_id;
 mod timestamp;
 mod write;
 
-use uuid::Uuid;
-
+pub use author::VMRAY;
 pub use bundle::{Bundle, BundleLimits, Packer};
 pub use id::{InvalidId, ObjectKind, StixId};
 pub use label::{Color, InvalidColor, LabelName, LabelSet};
@@ -28,10 +28,3 @@ pub use marking::{TlpMarking, UnknownMarking};
 pub use object::{Body, Object};
 pub use split::halve;
 pub use timestamp::Timestamp;
-
-/// The name of the author of everything.
-const VMRAY_NAME: &str = "VMRay";
-
-/// The id of the author of everything. A test holds it against [`standard_id::identity`].
-pub const VMRAY: StixId =
-    StixId::new(ObjectKind::Identity, Uuid::from_u128(0xa928b306_6f65_5bb2_9cf6_5344984b0ac9));

@@ -6,11 +6,12 @@ use std::sync::OnceLock;
 
 use strum::IntoStaticStr;
 
+use crate::author::VMRAY;
 use crate::id::StixId;
 use crate::label::{Color, LabelName, LabelSet};
 use crate::marking::TlpMarking;
+use crate::standard_id;
 use crate::timestamp::Timestamp;
-use crate::{VMRAY, standard_id};
 
 /// The value of a malware analysis's `product`.
 pub(super) const PRODUCT: &str = "vmray";
@@ -22,9 +23,7 @@ pub struct Stamp(pub Timestamp, pub u64);
 /// A value of which the newest wins.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Dated<T> {
-    /// Since when.
     pub at: Stamp,
-    /// The value.
     pub value: T,
 }
 
@@ -54,58 +53,40 @@ impl PartialEq for Object {
 /// sources (malware, attack patterns, countries) carries neither.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Body {
-    /// A label with its colour.
     Label(Label),
-    /// The author, VMRay.
     Identity,
-    /// A malware family.
     Malware(Malware),
-    /// A MITRE ATT&CK technique.
     AttackPattern(AttackPattern),
-    /// A country.
     Country(Country),
-    /// An observable.
     Observable(Observable),
-    /// An indicator.
     Indicator(Box<Indicator>),
-    /// The analysis of a sample.
     MalwareAnalysis(Box<MalwareAnalysis>),
-    /// A relationship.
     Relationship(Relationship),
-    /// The report on a sample.
     Report(Box<Report>),
 }
 
-/// A label.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Label {
-    /// Its text.
     pub name: LabelName,
-    /// Its colour.
     pub color: Color,
 }
 
-/// A malware family.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Malware {
-    /// Its name.
     pub name: Dated<String>,
     /// What kinds of malware it is, sorted.
     pub malware_types: Vec<Cow<'static, str>>,
 }
 
-/// A MITRE ATT&CK technique.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AttackPattern {
     /// Its number, upper case.
     pub mitre_id: String,
-    /// Its name.
     pub name: Dated<String>,
     /// Its tactics, sorted.
     pub phases: Vec<KillChainPhase>,
 }
 
-/// A tactic of MITRE ATT&CK.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct KillChainPhase {
     /// Such as `defense-evasion`.
@@ -114,33 +95,26 @@ pub struct KillChainPhase {
     pub order: Option<u8>,
 }
 
-/// A country.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Country {
-    /// Its name.
     pub name: Dated<String>,
     /// Its ISO code, where known.
     pub code: Option<Dated<String>>,
 }
 
-/// An observable.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Observable {
-    /// What was observed.
     pub value: ObservableValue,
     /// 0 to 100. Auxiliary observables have none.
     pub score: Option<u8>,
     /// Markdown for people.
     pub description: Option<Dated<String>>,
-    /// Labels.
     pub labels: LabelSet,
     /// Who may see it.
     pub marking: TlpMarking,
 }
 
-/// What was observed.
 #[derive(Debug, Clone, PartialEq)]
-#[expect(missing_docs, reason = "the names are those of STIX")]
 pub enum ObservableValue {
     File(Box<File>),
     DomainName(String),
@@ -168,11 +142,9 @@ pub struct File {
     pub names: BTreeSet<String>,
     /// In bytes.
     pub size: Option<Dated<u32>>,
-    /// MIME type.
     pub mime_type: Option<Dated<String>>,
 }
 
-/// An indicator.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Indicator {
     /// For people.
@@ -193,7 +165,6 @@ pub struct Indicator {
     pub description: Option<Dated<String>>,
     /// Tactics, sorted.
     pub phases: Vec<KillChainPhase>,
-    /// Labels.
     pub labels: LabelSet,
     /// 0 to 100; the platform's own choice when absent.
     pub confidence: Option<u8>,
@@ -216,7 +187,6 @@ pub struct MalwareAnalysis {
     pub sample: Option<StixId>,
     /// What was found, sorted.
     pub observables: Vec<StixId>,
-    /// Labels.
     pub labels: LabelSet,
     /// Links to VMRay, sorted.
     pub links: Vec<String>,
@@ -226,7 +196,6 @@ pub struct MalwareAnalysis {
     pub marking: TlpMarking,
 }
 
-/// The report on a sample.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Report {
     /// For people; makes the id.
@@ -239,7 +208,6 @@ pub struct Report {
     pub description: Option<Dated<String>>,
     /// Everything about the sample, sorted.
     pub objects: Vec<StixId>,
-    /// Labels.
     pub labels: LabelSet,
     /// Links to VMRay, sorted.
     pub links: Vec<String>,
@@ -263,7 +231,6 @@ pub struct Relationship {
 /// How two objects belong together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
 #[strum(serialize_all = "kebab-case")]
-#[expect(missing_docs, reason = "the names are those of STIX")]
 pub enum RelationshipKind {
     BasedOn,
     Characterizes,
@@ -284,7 +251,6 @@ impl RelationshipKind {
 }
 
 impl Relationship {
-    /// Links two objects.
     #[must_use]
     pub fn new(
         kind: RelationshipKind,
@@ -297,19 +263,16 @@ impl Relationship {
         Self { id, kind, source, target, confidence, marking }
     }
 
-    /// How they belong together.
     #[must_use]
     pub fn kind(&self) -> RelationshipKind {
         self.kind
     }
 
-    /// From where.
     #[must_use]
     pub fn source(&self) -> StixId {
         self.source
     }
 
-    /// To where.
     #[must_use]
     pub fn target(&self) -> StixId {
         self.target
@@ -317,7 +280,6 @@ impl Relationship {
 }
 
 impl ObservableValue {
-    /// The id of the observable.
     #[must_use]
     pub fn id(&self) -> StixId {
         match self {
@@ -335,7 +297,6 @@ impl ObservableValue {
 }
 
 impl File {
-    /// The id of the file.
     #[must_use]
     pub fn id(&self) -> StixId {
         let hashes = [("MD5", &self.md5), ("SHA-1", &self.sha1), ("SHA-256", &self.sha256)];
@@ -345,7 +306,6 @@ impl File {
         }
     }
 
-    /// Whether any hash is known.
     #[must_use]
     pub fn has_hash(&self) -> bool {
         self.md5.is_some() || self.sha1.is_some() || self.sha256.is_some()
@@ -378,13 +338,11 @@ impl From<Body> for Object {
 }
 
 impl Object {
-    /// Its id.
     #[must_use]
     pub fn id(&self) -> StixId {
         self.id
     }
 
-    /// What it is.
     #[must_use]
     pub fn body(&self) -> &Body {
         &self.body
@@ -440,7 +398,6 @@ impl Object {
         }
     }
 
-    /// The labels it names.
     #[must_use]
     pub fn labels(&self) -> Option<&LabelSet> {
         match &self.body {

@@ -17,9 +17,7 @@ const NAMESPACE: Uuid = Uuid::from_u128(0x00abedb4_aa42_466c_9c01_fed23315a9b7);
 /// A value of canonical JSON.
 #[derive(Debug, Clone, Copy)]
 pub enum Json<'a> {
-    /// A string.
     Text(&'a str),
-    /// An integer.
     Number(u64),
     /// An object; its members in the order of their names.
     Object(&'a [(&'a str, Json<'a>)]),
@@ -111,13 +109,11 @@ pub fn indicator(pattern: &str) -> StixId {
     deterministic(ObjectKind::Indicator, &[("pattern", Json::Text(pattern.trim()))])
 }
 
-/// A malware (family).
 #[must_use]
 pub fn malware(name: &str) -> StixId {
     deterministic(ObjectKind::Malware, &[("name", Json::Text(&normal(name)))])
 }
 
-/// A country.
 #[must_use]
 pub fn country(name: &str) -> StixId {
     let name = normal(name);
@@ -131,7 +127,6 @@ pub fn attack_pattern(mitre_id: &str) -> StixId {
     deterministic(ObjectKind::AttackPattern, &[("x_mitre_id", Json::Text(&normal(mitre_id)))])
 }
 
-/// A report.
 #[must_use]
 pub fn report(name: &str, published: Timestamp) -> StixId {
     let (name, published) = (normal(name), published.to_string());
@@ -201,7 +196,6 @@ pub fn ipv6_addr(value: &str) -> StixId {
     deterministic(ObjectKind::Ipv6Addr, &[("value", Json::Text(value))])
 }
 
-/// A mutex.
 #[must_use]
 pub fn mutex(name: &str) -> StixId {
     deterministic(ObjectKind::Mutex, &[("name", Json::Text(name))])

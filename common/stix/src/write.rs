@@ -7,6 +7,7 @@ use std::io;
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
+use crate::author::{VMRAY, VMRAY_NAME};
 use crate::label::LabelSet;
 use crate::marking::TlpMarking;
 use crate::object::{
@@ -14,7 +15,6 @@ use crate::object::{
     Object, Observable, ObservableValue, PRODUCT, Relationship, Report,
 };
 use crate::timestamp::Timestamp;
-use crate::{VMRAY, VMRAY_NAME};
 
 impl Object {
     /// How many bytes it takes as JSON.

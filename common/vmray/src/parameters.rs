@@ -38,7 +38,6 @@ pub enum AnalysisCaching {
 }
 
 impl AnalysisCaching {
-    /// Every value.
     pub const ALL: [Self; 4] = [Self::Disabled, Self::Enabled, Self::Smart, Self::Legacy];
 
     /// VMRay's word.
@@ -72,7 +71,6 @@ pub fn comment(text: &str) -> Parsed<String> {
     Ok(text)
 }
 
-/// One tag.
 pub fn tag(text: &str) -> Parsed<String> {
     let chars = text.chars().count();
     if chars > TAG_CHARS {

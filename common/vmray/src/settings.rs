@@ -15,7 +15,6 @@ pub const SETTINGS: &[Setting] = &[
     setting("VMRAY_TIMEOUT_MS", MILLISECONDS, Unset::Means("30000"), "longest time for a request to VMRay"),
 ];
 
-/// The VMRay server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VmraySettings {
     /// The server's address without `rest`; its path ends with `/`, so that `join("rest/…")` works.
@@ -27,7 +26,6 @@ pub struct VmraySettings {
 }
 
 impl VmraySettings {
-    /// Reads them all.
     pub fn read(reader: &mut Reader<'_>) -> Option<Self> {
         let server = reader.value("VMRAY_SERVER", |text| parse::server(text, "rest"));
         warn_of_plain_http(reader, "VMRAY_SERVER", server.as_ref());

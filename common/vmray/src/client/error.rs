@@ -14,7 +14,6 @@ pub enum VmrayError {
         "VMRay refuses the API key from {origin} (401 on {what}): put a valid key there, and check the key's list of allowed IP addresses"
     )]
     Unauthorized {
-        /// What was asked for.
         what: String,
         /// The secret's name.
         origin: String,
@@ -25,23 +24,17 @@ pub enum VmrayError {
     /// The key's role or user may not see this.
     #[error("VMRay does not let this key see {what} (403: {message})")]
     Forbidden {
-        /// What was asked for.
         what: String,
         /// VMRay's words.
         message: String,
     },
     /// Deleted, or past its retention.
     #[error("VMRay has no {what} any more (404)")]
-    NotFound {
-        /// What was asked for.
-        what: String,
-    },
+    NotFound { what: String },
     /// VMRay says no for another reason.
     #[error("VMRay rejected the request for {what} ({status}: {message})")]
     Rejected {
-        /// What was asked for.
         what: String,
-        /// HTTP status.
         status: u16,
         /// VMRay's words.
         message: String,
@@ -49,7 +42,6 @@ pub enum VmrayError {
     /// The answer is not what the API promises.
     #[error("VMRay's answer for {what} cannot be read: {problem}")]
     Malformed {
-        /// What was asked for.
         what: String,
         /// What is wrong with it.
         problem: String,
@@ -57,7 +49,6 @@ pub enum VmrayError {
     /// The answer is longer than the product will hold in memory.
     #[error("VMRay's answer for {what} is larger than {limit} bytes")]
     TooLarge {
-        /// What was asked for.
         what: String,
         /// Bytes after decompression.
         limit: usize,
@@ -65,7 +56,6 @@ pub enum VmrayError {
     /// No useful answer after all tries.
     #[error("VMRay does not answer for {what}: {reason}")]
     Unavailable {
-        /// What was asked for.
         what: String,
         /// The last failure.
         reason: String,
@@ -74,10 +64,7 @@ pub enum VmrayError {
     },
     /// The invocation ends before this can be done.
     #[error("no time left to ask VMRay for {what}")]
-    OutOfTime {
-        /// What was asked for.
-        what: String,
-    },
+    OutOfTime { what: String },
 }
 
 impl VmrayError {

@@ -206,7 +206,6 @@ impl VmrayClient {
         Ok(listing)
     }
 
-    /// A sample's own facts.
     pub async fn sample(&self, id: SampleId) -> Result<Sample, VmrayError> {
         let what = format!("sample {id}");
         let sample: Sample = self.get(&format!("sample/{id}"), &what).await?;

@@ -49,7 +49,6 @@ pub enum SubmitError {
     /// VMRay cannot have stored it; it may be sent again, after `retry_after` if given.
     #[error("not sent to VMRay: {reason}")]
     NotSent {
-        /// The failure.
         reason: String,
         /// How long the server wants to be left alone.
         retry_after: Option<Duration>,
@@ -85,16 +84,12 @@ pub enum SubmitError {
     },
     /// Nobody knows whether VMRay has stored it: look for it before it is sent again.
     #[error("it is not known whether VMRay has the submission: {reason}")]
-    Ambiguous {
-        /// The failure.
-        reason: String,
-    },
+    Ambiguous { reason: String },
 }
 
 /// A row of a look-up, with what identifies it.
 #[derive(Debug, Clone)]
 pub struct Found {
-    /// The row.
     pub submission: Submission,
     /// What it was submitted with, as VMRay spells it; `None`: the server does not say.
     pub metadata: Option<String>,
@@ -239,7 +234,6 @@ impl VmrayClient {
         self.found(&path, "the submissions of one URL").await
     }
 
-    /// The submissions of a sample.
     pub async fn submissions_of_sample(&self, id: SampleId) -> Result<Vec<Found>, VmrayError> {
         let what = format!("the submissions of sample {id}");
         Ok(self.found(&format!("submission?submission_sample_id={id}"), &what).await?.unwrap_or_default())
@@ -266,7 +260,6 @@ impl VmrayClient {
         self.whole_list(&slot, &format!("submission?_order=asc&_min_id={first}&_max_id={last}"), &what).await
     }
 
-    /// One submission.
     pub async fn submission(&self, id: SubmissionId) -> Result<Submission, VmrayError> {
         let what = format!("submission {id}");
         let submission: Submission = self.get(&format!("submission/{id}"), &what).await?;

@@ -33,7 +33,6 @@ pub struct MitreTechnique {
     /// Such as `T1055.012`.
     #[serde(default, deserialize_with = "lenient::text")]
     pub technique_id: Option<String>,
-    /// Its name.
     #[serde(default, deserialize_with = "lenient::text")]
     pub technique: Option<String>,
     /// Its tactics, such as `Defense Evasion`.

@@ -9,31 +9,22 @@ use super::verdict::{Verdict, VerdictField};
 /// All IOCs of a sample. Entries that could not be read are counted, not lost in silence.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Iocs {
-    /// Files.
     pub files: Vec<FileIoc>,
     /// File names without a file.
     pub filenames: Vec<FilenameIoc>,
-    /// Processes.
     pub processes: Vec<ProcessIoc>,
-    /// Domains.
     pub domains: Vec<DomainIoc>,
-    /// URLs.
     pub urls: Vec<UrlIoc>,
-    /// IP addresses.
     pub ips: Vec<IpIoc>,
-    /// Mutexes.
     pub mutexes: Vec<MutexIoc>,
     /// Registry keys.
     pub registry: Vec<RegistryIoc>,
-    /// E-mails.
     pub emails: Vec<EmailIoc>,
-    /// E-mail addresses.
     pub email_addresses: Vec<EmailAddressIoc>,
     /// How many entries could not be read.
     pub malformed: u32,
 }
 
-/// What every IOC has.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct IocCore {
     /// Whether VMRay takes it for an indicator, not just an artifact. Absent is no.
@@ -44,28 +35,21 @@ pub struct IocCore {
     pub analysis_ids: Vec<u64>,
     /// Such as `Dropped File` or `Contacted URL`.
     pub categories: Vec<String>,
-    /// Names of threats.
     pub threat_names: Vec<String>,
-    /// Classifications.
     pub classifications: Vec<String>,
 }
 
 /// The hashes of one file.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 pub struct FileHashes {
-    /// MD5.
     #[serde(default, rename = "md5_hash", deserialize_with = "lenient::text")]
     pub md5: Option<String>,
-    /// SHA-1.
     #[serde(default, rename = "sha1_hash", deserialize_with = "lenient::text")]
     pub sha1: Option<String>,
-    /// SHA-256.
     #[serde(default, rename = "sha256_hash", deserialize_with = "lenient::text")]
     pub sha256: Option<String>,
-    /// ssdeep.
     #[serde(default, rename = "ssdeep_hash", deserialize_with = "lenient::text")]
     pub ssdeep: Option<String>,
-    /// Import hash.
     #[serde(default, rename = "imp_hash", deserialize_with = "lenient::text")]
     pub imphash: Option<String>,
 }
@@ -73,15 +57,10 @@ pub struct FileHashes {
 /// A file; VMRay puts files of one name and different content into one entry.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct FileIoc {
-    /// What every IOC has.
     pub core: IocCore,
-    /// Its path.
     pub filename: Option<String>,
-    /// All its paths.
     pub filenames: Vec<String>,
-    /// Its size in bytes.
     pub size: Option<u64>,
-    /// Its MIME type.
     pub mime_type: Option<String>,
     /// One entry per content.
     pub hashes: Vec<FileHashes>,
@@ -89,32 +68,23 @@ pub struct FileIoc {
     pub operations: Vec<String>,
 }
 
-/// A file name.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct FilenameIoc {
-    /// What every IOC has.
     pub core: IocCore,
-    /// The path.
     pub filename: Option<String>,
 }
 
-/// A process.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ProcessIoc {
-    /// What every IOC has.
     pub core: IocCore,
-    /// Its command line.
     pub cmd_line: Option<String>,
     /// The names of its images.
     pub process_names: Vec<String>,
 }
 
-/// A domain.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct DomainIoc {
-    /// What every IOC has.
     pub core: IocCore,
-    /// The domain.
     pub domain: Option<String>,
     /// How it was written where it was found.
     pub original_domains: Vec<String>,
@@ -128,18 +98,14 @@ pub struct DomainIoc {
     pub country_codes: Vec<String>,
 }
 
-/// A URL.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct UrlIoc {
-    /// What every IOC has.
     pub core: IocCore,
-    /// The URL.
     pub url: Option<String>,
     /// How it was written where it was found.
     pub original_urls: Vec<String>,
     /// What its host resolved to.
     pub ip_addresses: Vec<String>,
-    /// HTTP methods.
     pub methods: Vec<String>,
     /// Names of the countries of its addresses.
     pub countries: Vec<String>,
@@ -147,12 +113,9 @@ pub struct UrlIoc {
     pub country_codes: Vec<String>,
 }
 
-/// An IP address.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct IpIoc {
-    /// What every IOC has.
     pub core: IocCore,
-    /// The address.
     pub ip_address: Option<String>,
     /// The domains that resolved to it.
     pub domains: Vec<String>,
@@ -164,41 +127,30 @@ pub struct IpIoc {
     pub country_codes: Vec<String>,
 }
 
-/// A mutex.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct MutexIoc {
-    /// What every IOC has.
     pub core: IocCore,
-    /// Its name.
     pub name: Option<String>,
 }
 
-/// A registry key.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct RegistryIoc {
-    /// What every IOC has.
     pub core: IocCore,
-    /// The key.
     pub key: Option<String>,
 }
 
-/// An e-mail.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct EmailIoc {
-    /// What every IOC has.
     pub core: IocCore,
     /// Who sent it, perhaps with a display name.
     pub sender: Option<String>,
-    /// Its subject.
     pub subject: Option<String>,
     /// Who got it.
     pub recipients: Vec<String>,
 }
 
-/// An e-mail address.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct EmailAddressIoc {
-    /// What every IOC has.
     pub core: IocCore,
     /// The address, perhaps with a display name.
     pub email_address: Option<String>,

@@ -8,11 +8,9 @@ use super::lenient;
 use super::number::SampleId;
 use super::verdict::{Verdict, VerdictField};
 
-/// A sample.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(from = "Wire")]
 pub struct Sample {
-    /// Its number.
     pub id: SampleId,
     /// When VMRay first saw it.
     pub created: Option<DateTime<Utc>>,
@@ -20,19 +18,13 @@ pub struct Sample {
     pub kind: Option<String>,
     /// Its file name; `sample.url` for URLs.
     pub filename: Option<String>,
-    /// Its size in bytes.
     pub filesize: Option<u64>,
     /// The URL, if it is one; never blank.
     pub url: Option<String>,
-    /// MD5.
     pub md5: Option<String>,
-    /// SHA-1.
     pub sha1: Option<String>,
-    /// SHA-256.
     pub sha256: Option<String>,
-    /// ssdeep.
     pub ssdeep: Option<String>,
-    /// Import hash.
     pub imphash: Option<String>,
     /// From the severity or the score where the server knows no verdicts.
     pub verdict: Option<Verdict>,
@@ -42,7 +34,6 @@ pub struct Sample {
     pub vti_score: Option<u8>,
     /// Names of threats, free text.
     pub threat_names: Vec<String>,
-    /// Classifications, free text.
     pub classifications: Vec<String>,
     /// Samples found in this one.
     pub child_ids: Vec<SampleId>,

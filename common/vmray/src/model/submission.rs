@@ -11,7 +11,6 @@ use super::verdict::{Verdict, VerdictField};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(from = "Wire")]
 pub struct Submission {
-    /// Its number.
     pub id: SubmissionId,
     /// The sample it is of.
     pub sample_id: Option<SampleId>,

@@ -261,7 +261,7 @@ fn read_mapping(reader: &mut Reader<'_>) -> Option<MappingSettings> {
     let iocs_verdicts = reader.value("VMRAY_IOCS_VERDICT", verdicts);
     let marking = reader.value("VMRAY_DEFAULT_TLP", marking);
     let label_style = read_label_style(reader);
-    let ioc_types = reader.value("VMRAY_IOC_TYPES", |text| choices(text, &IocType::ALL));
+    let ioc_types = reader.value("VMRAY_IOC_TYPES", |text| choices(text, IocType::ALL));
     let labels = reader.value("VMRAY_LABELS", labels);
     let confidence = reader.optional("VMRAY_CONFIDENCE", confidence);
     Some(MappingSettings {
@@ -383,7 +383,7 @@ fn verdicts(text: &str) -> Parsed<VerdictSet> {
 }
 
 fn labels(text: &str) -> Parsed<BTreeSet<LabelKind>> {
-    if text.eq_ignore_ascii_case("none") { Ok(BTreeSet::new()) } else { choices(text, &LabelKind::ALL) }
+    if text.eq_ignore_ascii_case("none") { Ok(BTreeSet::new()) } else { choices(text, LabelKind::ALL) }
 }
 
 /// A date (its first second), a time with an offset, or a time without one (UTC); at most a day ahead of `now`.

@@ -7,85 +7,25 @@ mod checks;
 mod graphql;
 mod ids;
 mod knowledge;
+mod options;
 mod platform;
 mod version;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::http::header;
 use serde_json::{Value, json};
 
 pub use knowledge::{Entity, Knowledge, MismatchedId, Rejected};
+pub use options::{OpenctiOptions, Workers};
 pub use platform::{Connector, Platform, PushedBundle, Work};
 use version::Version;
 
 use crate::faults::Faults;
 use crate::server::{self, Answer, Authorization, Request, RequestRecord, Server, Service, Settings, lock};
-
-/// When pushed bundles are imported.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Workers {
-    /// Before the push is answered.
-    Immediate,
-    /// When [`Platform::run_workers`] is called; until then they are in the queue, and a reset purges them.
-    Held,
-}
-
-/// How the simulated OpenCTI is set up.
-#[derive(Clone, Debug)]
-pub struct OpenctiOptions {
-    /// Tokens in force, all of the same account.
-    pub tokens: Vec<String>,
-    /// The account's highest confidence.
-    pub max_confidence: i64,
-    /// The release: `6.9.0`, `7.260817.0`; it decides which fields exist and how ids are made.
-    pub version: String,
-    /// The markings that exist, such as `TLP:AMBER`.
-    pub markings: Vec<String>,
-    /// Those that the account may use.
-    pub allowed_markings: Vec<String>,
-    /// When bundles are imported.
-    pub workers: Workers,
-    /// Waited before each request is handled.
-    pub latency: Duration,
-    /// The platform's limit of a request body, counted inflated.
-    pub max_body_bytes: usize,
-    /// The limit of a proxy before it, counted as sent: HTTP 413.
-    pub proxy_limit_bytes: Option<usize>,
-    /// Compresses answers for clients that accept it.
-    pub gzip: bool,
-    /// Keeps the bodies of requests.
-    pub record_bodies: bool,
-    /// Keeps pushed bundles.
-    pub keep_bundles: bool,
-    /// The port; 0 takes a free one.
-    pub port: u16,
-}
-
-impl Default for OpenctiOptions {
-    fn default() -> Self {
-        let markings: Vec<String> = ids::MARKINGS.iter().map(|(name, _)| (*name).to_owned()).collect();
-        Self {
-            tokens: vec!["opencti-token".to_owned()],
-            max_confidence: 100,
-            version: "7.260817.0".to_owned(),
-            allowed_markings: markings.clone(),
-            markings,
-            workers: Workers::Immediate,
-            latency: Duration::ZERO,
-            max_body_bytes: 50 << 20,
-            proxy_limit_bytes: None,
-            gzip: true,
-            record_bodies: true,
-            keep_bundles: true,
-            port: 0,
-        }
-    }
-}
 
 /// The server behind the socket.
 pub(crate) struct Opencti {

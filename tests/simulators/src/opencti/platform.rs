@@ -7,9 +7,10 @@ use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde_json::{Map, Value, json};
 
 use super::graphql::{Error, Resolver};
+use super::ids;
 use super::knowledge::{Knowledge, Rights, distinct};
+use super::options::{OpenctiOptions, Workers};
 use super::version::Version;
-use super::{OpenctiOptions, Workers, ids};
 use crate::server::lock;
 
 const USER_ID: &str = "88ec0c6a-13ce-5e39-b486-354fe4a7084f";

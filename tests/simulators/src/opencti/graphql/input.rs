@@ -11,7 +11,8 @@ use indexmap::IndexMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Argument, Error, Kind, Schema};
+use super::error::Error;
+use super::schema::{Argument, Kind, Schema};
 
 /// An array is printed up to this many items.
 const PRINTED_ITEMS: usize = 10;

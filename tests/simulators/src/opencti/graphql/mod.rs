@@ -1,9 +1,11 @@
 //! GraphQL as far as a client can notice: documents are parsed and validated against a schema, variables checked,
 //! answers cut to what was asked for. What the fields mean is told by a [`Resolver`].
 
+mod error;
 mod input;
+mod schema;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
 use axum::body::Bytes;
 use graphql_parser::Pos;
@@ -11,110 +13,19 @@ use graphql_parser::query::{
     Definition, Document, Field, OperationDefinition, Selection, SelectionSet, TypeCondition,
     Value as Literal, VariableDefinition,
 };
-use graphql_parser::schema::{self, Directive, Type, TypeDefinition};
+use graphql_parser::schema::Type;
 use serde_json::{Map, Value, json};
 
-use super::version::Version;
+pub(super) use error::Error;
+pub(super) use schema::Schema;
+use schema::{FieldType, Kind, named};
 
 type Doc = Document<'static, String>;
 type QueryField = Field<'static, String>;
-type Kind = Type<'static, String>;
 
 /// How often a root field may stand in one document, counted with its aliases.
 const QUERY_ALIASES: usize = 2;
 const MUTATION_ALIASES: usize = 1;
-
-/// An error in the platform's form.
-#[derive(Clone, Debug)]
-pub(super) struct Error {
-    message: String,
-    code: &'static str,
-    /// More members of `extensions` than the code.
-    extensions: Value,
-    position: Option<Pos>,
-}
-
-impl Error {
-    /// An error of the platform; those of the GraphQL engine carry no data.
-    pub(super) fn new(message: impl Into<String>, code: &'static str, http_status: u16) -> Self {
-        let mut data = json!({"http_status": http_status});
-        if let Some(genre) = genre(code) {
-            data["genre"] = json!(genre);
-        }
-        Self { extensions: json!({"data": data}), ..Self::engine(message, code) }
-    }
-
-    fn engine(message: impl Into<String>, code: &'static str) -> Self {
-        Self { message: message.into(), code, extensions: json!({}), position: None }
-    }
-
-    pub(super) fn bad_request(message: &str) -> Self {
-        Self::engine(message, "BAD_REQUEST")
-    }
-
-    fn validation(message: impl Into<String>) -> Self {
-        Self::engine(message, "GRAPHQL_VALIDATION_FAILED")
-    }
-
-    fn input(message: impl Into<String>) -> Self {
-        Self::engine(message, "BAD_USER_INPUT")
-    }
-
-    /// With one more member of `extensions.data`.
-    pub(super) fn with(mut self, name: &str, value: Value) -> Self {
-        self.extensions["data"][name] = value;
-        self
-    }
-
-    fn with_extensions(self, extensions: Value) -> Self {
-        Self { extensions, ..self }
-    }
-
-    fn at(self, position: Pos) -> Self {
-        Self { position: Some(position), ..self }
-    }
-
-    /// HTTP 400 for what is not a GraphQL request; everything else is a 200.
-    pub(super) fn status(&self) -> u16 {
-        if self.code == "BAD_REQUEST" { 400 } else { 200 }
-    }
-
-    fn extensions(&self) -> Value {
-        let mut extensions = self.extensions.clone();
-        extensions["code"] = json!(self.code);
-        extensions
-    }
-
-    /// This error as the cause that another one carries.
-    pub(super) fn as_cause(&self) -> Value {
-        json!({"message": self.message, "extensions": self.extensions()})
-    }
-
-    fn json(&self, path: Option<&str>) -> Value {
-        let mut error = json!({"message": self.message, "name": self.code, "extensions": self.extensions()});
-        if let Some(position) = self.position {
-            error["locations"] = json!([{"line": position.line, "column": position.column}]);
-        }
-        if let Some(path) = path {
-            error["path"] = json!([path]);
-        }
-        error
-    }
-
-    /// The answer when nothing was carried out.
-    pub(super) fn answer(&self) -> Value {
-        json!({"errors": [self.json(None)]})
-    }
-}
-
-/// Whose fault an error is in the platform's eyes.
-fn genre(code: &str) -> Option<&'static str> {
-    match code {
-        "RESOURCE_NOT_FOUND" => None,
-        "AUTH_REQUIRED" | "AUTH_FAILURE" | "FORBIDDEN_ACCESS" | "DATABASE_ERROR" => Some("TECHNICAL"),
-        _ => Some("BUSINESS"),
-    }
-}
 
 /// What a platform does when a field is asked for.
 pub(super) trait Resolver {
@@ -122,128 +33,6 @@ pub(super) trait Resolver {
     fn root(&self, field: &str, arguments: &Map<String, Value>) -> Result<Value, Error>;
     /// A field that acts, inside a root field of mutations.
     fn nested(&self, parent: &Value, field: &str, arguments: &Map<String, Value>) -> Result<Value, Error>;
-}
-
-#[derive(Debug)]
-struct Argument {
-    name: String,
-    kind: Kind,
-    /// In characters.
-    least_length: Option<usize>,
-}
-
-#[derive(Debug)]
-struct FieldType {
-    arguments: Vec<Argument>,
-    kind: Kind,
-}
-
-/// The schema of one release.
-#[derive(Debug)]
-pub(super) struct Schema {
-    version: Version,
-    objects: HashMap<String, BTreeMap<String, FieldType>>,
-    inputs: HashMap<String, Vec<Argument>>,
-    enums: HashMap<String, Vec<String>>,
-}
-
-impl Schema {
-    /// The schema as it was in a release.
-    #[expect(clippy::expect_used, reason = "the schema is a constant, parsed in every test")]
-    pub(super) fn of(version: Version) -> Self {
-        let document =
-            graphql_parser::parse_schema::<String>(include_str!("schema.graphql")).expect("the schema");
-        let (objects, inputs, enums) = (HashMap::new(), HashMap::new(), HashMap::new());
-        let mut schema = Self { version, objects, inputs, enums };
-        for definition in document.into_static().definitions {
-            if let schema::Definition::TypeDefinition(definition) = definition {
-                schema.add(definition);
-            }
-        }
-        schema
-    }
-
-    fn is_graphql_17(&self) -> bool {
-        self.version >= Version::GRAPHQL_17
-    }
-
-    fn add(&mut self, definition: TypeDefinition<'static, String>) {
-        let version = self.version;
-        match definition {
-            TypeDefinition::Object(object) => {
-                let fields = object.fields.into_iter().filter(|field| exists(&field.directives, version));
-                let fields = fields.map(|field| {
-                    let arguments = arguments(field.arguments, version);
-                    (field.name, FieldType { arguments, kind: field.field_type })
-                });
-                self.objects.insert(object.name, fields.collect());
-            }
-            TypeDefinition::InputObject(input) => {
-                self.inputs.insert(input.name, arguments(input.fields, version));
-            }
-            TypeDefinition::Enum(list) => {
-                self.enums.insert(list.name, list.values.into_iter().map(|value| value.name).collect());
-            }
-            _ => {}
-        }
-    }
-}
-
-fn arguments(list: Vec<schema::InputValue<'static, String>>, version: Version) -> Vec<Argument> {
-    list.into_iter()
-        .filter(|argument| exists(&argument.directives, version))
-        .map(|argument| Argument {
-            least_length: least_length(&argument.directives, version),
-            name: argument.name,
-            kind: argument.value_type,
-        })
-        .collect()
-}
-
-/// Whether what carries these directives is in the release.
-fn exists(directives: &[Directive<'static, String>], version: Version) -> bool {
-    directive(directives, "since")
-        .and_then(|since| release(since, "version"))
-        .is_none_or(|since| version >= since)
-}
-
-fn least_length(directives: &[Directive<'static, String>], version: Version) -> Option<usize> {
-    let constraint = directive(directives, "constraint")?;
-    let until = release(constraint, "until");
-    match argument(constraint, "minLength")? {
-        Literal::Int(least) if until.is_none_or(|until| version < until) => {
-            usize::try_from(least.as_i64()?).ok()
-        }
-        _ => None,
-    }
-}
-
-fn directive<'a>(
-    directives: &'a [Directive<'static, String>],
-    name: &str,
-) -> Option<&'a Directive<'static, String>> {
-    directives.iter().find(|directive| directive.name == name)
-}
-
-fn argument<'a>(
-    directive: &'a Directive<'static, String>,
-    name: &str,
-) -> Option<&'a Literal<'static, String>> {
-    directive.arguments.iter().find(|(argument, _)| argument == name).map(|(_, value)| value)
-}
-
-fn release(directive: &Directive<'static, String>, name: &str) -> Option<Version> {
-    match argument(directive, name)? {
-        Literal::String(text) => Version::parse(text),
-        _ => None,
-    }
-}
-
-fn named(kind: &Kind) -> &str {
-    match kind {
-        Type::NamedType(name) => name,
-        Type::ListType(inner) | Type::NonNullType(inner) => named(inner),
-    }
 }
 
 /// A parsed request.
