@@ -29,6 +29,13 @@ struct State {
 }
 
 impl Gate {
+    /// Opens after `longest` at the latest.
+    pub(super) fn shorten(&self, longest: Duration) {
+        let mut state = self.state();
+        let latest = Instant::now() + longest;
+        state.closed_until = state.closed_until.map(|until| until.min(latest));
+    }
+
     pub(super) fn new(most: usize) -> Self {
         let state = State { limit: most, owed: 0, successes: 0, closed_until: None };
         Self { permits: Semaphore::new(most), most, state: Mutex::new(state) }

@@ -201,6 +201,23 @@ struct Envelope<T> {
     truncated: Option<serde_json::Value>,
 }
 
+/// What throttling has taught: how many requests VMRay takes at the same time, and how long it wants to be left alone.
+#[derive(Debug, Clone)]
+pub struct Throttle(Arc<Gate>);
+
+impl Throttle {
+    /// At most `concurrency` requests at the same time.
+    #[must_use]
+    pub fn new(concurrency: usize) -> Self {
+        Self(Arc::new(Gate::new(concurrency.max(1))))
+    }
+
+    /// Heeds a `Retry-After` that was met before for no longer than this from now on.
+    pub fn shorten(&self, longest: Duration) {
+        self.0.shorten(longest);
+    }
+}
+
 /// A client for one run.
 #[derive(Debug)]
 pub struct VmrayClient {
@@ -209,7 +226,7 @@ pub struct VmrayClient {
     key: RotatingKey,
     policy: VmrayPolicy,
     deadline: Deadline,
-    gate: Gate,
+    gate: Arc<Gate>,
     calls: AtomicU64,
 }
 
@@ -223,8 +240,14 @@ impl VmrayClient {
         policy: VmrayPolicy,
         deadline: Deadline,
     ) -> Self {
-        let gate = Gate::new(policy.concurrency.max(1));
+        let gate = Arc::new(Gate::new(policy.concurrency.max(1)));
         Self { http, base, key, policy, deadline, gate, calls: AtomicU64::new(0) }
+    }
+
+    /// Counts its requests together with those of other clients, and shares what they have learned from throttling.
+    #[must_use]
+    pub fn sharing(self, throttle: &Throttle) -> Self {
+        Self { gate: Arc::clone(&throttle.0), ..self }
     }
 
     /// Requests sent so far, repeats included.
