@@ -178,8 +178,7 @@ impl<'a> Mapper<'a> {
     fn sample_file(&mut self, file: File, details: &str, iocs: &[&IocCore], files: &mut Files) -> StixId {
         let core = united_core(iocs);
         let found = file_ioc(file, format!("{SAMPLE_DETAILS} {details}").trim_end().to_owned());
-        let subject = self.subject(found, &core, !iocs.is_empty());
-        let observable = subject.observable;
+        let (observable, subject) = self.subject(found, &core, !iocs.is_empty());
         files.sample = Some(subject);
         observable
     }

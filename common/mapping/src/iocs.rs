@@ -115,7 +115,7 @@ impl<'a> Mapper<'a> {
             details: sentence("Protocols", &protocols),
             value: ObservableValue::DomainName(domain),
         };
-        let Pair { observable, indicator } = self.found(found, context);
+        let Pair { observable, indicator } = self.found_on_the_network(found, context);
         for original in &ioc.original_domains {
             if let Some(original) = self.valid(values::domain(Some(original))) {
                 let original = self.auxiliary(ObservableValue::DomainName(original));
@@ -137,7 +137,7 @@ impl<'a> Mapper<'a> {
             details: sentence("Methods", &methods),
             value: ObservableValue::Url(url),
         };
-        let Pair { observable, indicator } = self.found(found, context);
+        let Pair { observable, indicator } = self.found_on_the_network(found, context);
         for original in &ioc.original_urls {
             if let Some(original) = self.valid(values::non_empty(Some(original))) {
                 let original = self.auxiliary(ObservableValue::Url(original.to_owned()));
@@ -163,7 +163,7 @@ impl<'a> Mapper<'a> {
             details: sentence("Protocols", &protocols),
             value: address(ip),
         };
-        let Pair { observable, .. } = self.found(found, context);
+        let Pair { observable, .. } = self.found_on_the_network(found, context);
         for domain in &ioc.domains {
             if let Some(domain) = self.valid(values::domain(Some(domain))) {
                 let domain = self.auxiliary(ObservableValue::DomainName(domain));
@@ -204,6 +204,16 @@ impl<'a> Mapper<'a> {
             value: ObservableValue::Email { address, display_name },
         };
         self.found(found, context);
+    }
+
+    /// An IOC whose indicator points at the sample's family: VMRay names threats of files, and what these contact would stand
+    /// alone.
+    fn found_on_the_network(&mut self, found: Found, context: &Context) -> Pair {
+        let pair = self.found(found, context);
+        if let Some(family) = self.family {
+            self.relate(RelationshipKind::Indicates, pair.indicator, family);
+        }
+        pair
     }
 
     fn addresses(&mut self, kind: RelationshipKind, source: StixId, addresses: &[String]) {

@@ -80,11 +80,11 @@ pub fn map_sample(facts: &SampleFacts, settings: &MappingSettings) -> Result<Map
     mapper.left_out.add_many(reason::MALFORMED_ENTRY, malformed(facts));
     let files = mapper.files();
     mapper.other_iocs();
-    let subject = files.sample.or_else(|| mapper.sample_url());
+    let subject = files.sample.unwrap_or_else(|| mapper.sample_that_is_no_file());
     let techniques = mapper.techniques();
-    let families = mapper.link_threats(subject.as_ref(), &techniques);
-    let parents = mapper.relatives(subject.as_ref(), &files.relatives);
-    mapper.report(subject.as_ref(), &families, &parents);
+    mapper.link_threats(&subject, &techniques);
+    let parents = mapper.relatives(&subject, &files.relatives);
+    mapper.report(&subject, &parents);
     Ok(mapper.finish())
 }
 

@@ -27,6 +27,9 @@ pub(super) struct Mapper<'a> {
     pub(super) labels: LabelBook<'a>,
     pub(super) analyses: Analyses<'a>,
     pub(super) left_out: LeftOut,
+    /// The malware that the sample is, where VMRay names exactly one family for the sample itself. Claims between objects that
+    /// all sources share stay for ever, so none is made on a guess.
+    pub(super) family: Option<StixId>,
     /// How many IOCs of each type were mapped, for the report.
     pub(super) counts: BTreeMap<&'static str, u32>,
     objects: HashMap<StixId, Object>,
@@ -78,6 +81,7 @@ impl<'a> Mapper<'a> {
             labels: note_labels(facts, settings),
             analyses: Analyses::new(&facts.threat_indicators, &facts.techniques),
             left_out: LeftOut::default(),
+            family: malware::only_family(&facts.sample.threat_names),
             counts: BTreeMap::new(),
             objects: HashMap::new(),
             contexts: HashMap::new(),

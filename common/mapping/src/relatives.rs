@@ -5,29 +5,25 @@ use std::collections::HashMap;
 use crate::RelativeRole;
 use crate::mapper::Mapper;
 use crate::subject::Subject;
-use crate::values::{self, reason};
 use stix::object::{ObservableValue, RelationshipKind};
 use stix::{ObjectKind, StixId};
+use vmray::model::Sample;
 
 impl Mapper<'_> {
     /// Links the relatives; those that are files are mapped already. Returns the parents.
-    pub(super) fn relatives(
-        &mut self,
-        subject: Option<&Subject>,
-        files: &HashMap<usize, StixId>,
-    ) -> Vec<StixId> {
+    pub(super) fn relatives(&mut self, subject: &Subject, files: &HashMap<usize, StixId>) -> Vec<StixId> {
         let mut parents = Vec::new();
         for (index, relative) in self.facts.relatives.iter().enumerate() {
             let observable = match files.get(&index) {
                 Some(file) => Some(*file),
-                None if relative.sample.is_url() => self.relative_url(relative.sample.url.as_deref()),
+                None if relative.sample.is_url() => self.relative_url(&relative.sample),
                 // Counted when the files were mapped.
                 None => None,
             };
-            let (Some(observable), Some(subject)) = (observable, subject) else { continue };
+            let (Some(observable), Some(sample)) = (observable, subject.observable) else { continue };
             let (parent, child) = match relative.role {
-                RelativeRole::Parent => (observable, subject.observable),
-                RelativeRole::Child => (subject.observable, observable),
+                RelativeRole::Parent => (observable, sample),
+                RelativeRole::Child => (sample, observable),
             };
             if relative.role == RelativeRole::Parent {
                 parents.push(observable);
@@ -39,8 +35,7 @@ impl Mapper<'_> {
         parents
     }
 
-    fn relative_url(&mut self, url: Option<&str>) -> Option<StixId> {
-        let url = self.valid(values::non_empty(url).map_err(|_| reason::RELATIVE_WITHOUT_IDENTITY))?;
-        Some(self.auxiliary(ObservableValue::Url(url.to_owned())))
+    fn relative_url(&mut self, sample: &Sample) -> Option<StixId> {
+        Some(self.auxiliary(ObservableValue::Url(sample.url.clone()?)))
     }
 }

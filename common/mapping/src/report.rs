@@ -11,21 +11,21 @@ use vmray::model::{Submission, Verdict};
 
 impl Mapper<'_> {
     /// Adds the analyses and the report, which come last because they refer to everything else.
-    pub(super) fn report(&mut self, subject: Option<&Subject>, families: &[StixId], parents: &[StixId]) {
-        let labels = subject.map(|subject| subject.labels.clone()).unwrap_or_default();
-        let sample = subject.map(|subject| subject.observable);
+    pub(super) fn report(&mut self, subject: &Subject, parents: &[StixId]) {
+        let labels = &subject.labels;
+        let sample = subject.observable;
         let found = self
             .ids()
             .into_iter()
             .filter(|id| id.kind().is_observable() && Some(*id) != sample && !parents.contains(id));
         let found: Vec<_> = found.collect();
         for submission in &self.facts.submissions {
-            let analysis = self.analysis(submission, sample, &found, &labels);
-            for family in families {
-                self.relate(RelationshipKind::Characterizes, analysis, *family);
+            let analysis = self.analysis(submission, sample, &found, labels);
+            if let Some(family) = self.family {
+                self.relate(RelationshipKind::Characterizes, analysis, family);
             }
         }
-        let report = self.report_body(labels);
+        let report = self.report_body(labels.clone());
         self.add(report);
     }
 

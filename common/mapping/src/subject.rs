@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use crate::analyses;
-use crate::mapper::{Found, Mapper};
+use crate::mapper::{Context, Found, Mapper};
 use crate::values::{self, reason};
 use stix::object::{AttackPattern, Body, ObservableValue, RelationshipKind};
 use stix::{LabelSet, StixId, pattern};
@@ -14,42 +14,35 @@ pub(super) const SAMPLE_DETAILS: &str = "Sample analysed by VMRay.";
 
 /// What the sample became.
 pub(super) struct Subject {
-    pub(super) observable: StixId,
+    /// If it can be identified.
+    pub(super) observable: Option<StixId>,
     /// If the sample's verdict, or that of an IOC that is the same file, makes it an indicator.
     pub(super) indicator: Option<StixId>,
-    /// The malware that it is.
-    pub(super) families: Vec<StixId>,
     pub(super) labels: LabelSet,
 }
 
 impl Mapper<'_> {
     /// Maps the sample, about which an IOC may say more.
-    pub(super) fn subject(&mut self, found: Found, core: &IocCore, is_ioc: bool) -> Subject {
-        let sample = &self.facts.sample;
-        let threat_names = [&core.threat_names[..], &sample.threat_names].concat();
-        let classifications = [&core.classifications[..], &sample.classifications].concat();
-        let seen = Rc::new(self.analyses.all(&self.labels));
-        let verdict = core.verdict.max(sample.verdict);
-        let context = self.context_of(verdict, &threat_names, &classifications, seen);
-        let families = self.malware(&context);
-        let wanted = sample.verdict.is_some_and(|verdict| self.settings.iocs_verdicts.contains(&verdict));
+    pub(super) fn subject(&mut self, found: Found, core: &IocCore, is_ioc: bool) -> (StixId, Subject) {
+        let verdict = self.facts.sample.verdict;
+        let context = self.sample_context(core);
+        let wanted = verdict.is_some_and(|verdict| self.settings.iocs_verdicts.contains(&verdict));
         let (observable, indicator) = if wanted || is_ioc {
             let pair = self.found(found, &context);
             (pair.observable, Some(pair.indicator))
         } else {
             (self.observable(found.value, &context, &found.details), None)
         };
-        Subject { observable, indicator, families, labels: context.labels }
+        (observable, Subject { observable: Some(observable), indicator, labels: context.labels })
     }
 
-    /// Maps a sample that is a URL.
-    pub(super) fn sample_url(&mut self) -> Option<Subject> {
+    /// Maps a sample that is a URL, or that nothing identifies: its labels and findings are worth a report all the same.
+    pub(super) fn sample_that_is_no_file(&mut self) -> Subject {
         let sample = &self.facts.sample;
-        if !sample.is_url() {
-            return None;
-        }
-        let url = self
-            .valid(values::non_empty(sample.url.as_deref()).map_err(|_| reason::SAMPLE_WITHOUT_IDENTITY))?;
+        let Some(url) = sample.url.as_deref().filter(|_| sample.is_url()) else {
+            let context = self.sample_context(&IocCore::default());
+            return Subject { observable: None, indicator: None, labels: context.labels };
+        };
         let found = Found {
             pattern: pattern::equals("url:value", url),
             former_id: None,
@@ -57,7 +50,19 @@ impl Mapper<'_> {
             details: SAMPLE_DETAILS.to_owned(),
             value: ObservableValue::Url(url.to_owned()),
         };
-        Some(self.subject(found, &IocCore::default(), false))
+        self.subject(found, &IocCore::default(), false).1
+    }
+
+    /// What is said of the sample, with its malware among the objects.
+    fn sample_context(&mut self, core: &IocCore) -> Context {
+        let sample = &self.facts.sample;
+        let threat_names = [&core.threat_names[..], &sample.threat_names].concat();
+        let classifications = [&core.classifications[..], &sample.classifications].concat();
+        let seen = Rc::new(self.analyses.all(&self.labels));
+        let verdict = core.verdict.max(sample.verdict);
+        let context = self.context_of(verdict, &threat_names, &classifications, seen);
+        self.malware(&context);
+        context
     }
 
     /// Maps the techniques.
@@ -81,24 +86,14 @@ impl Mapper<'_> {
 
     /// Links indicator, malware and techniques of the sample. Not those of each IOC: they would be many, each costs the
     /// platform work, and they say nothing more.
-    pub(super) fn link_threats(&mut self, subject: Option<&Subject>, techniques: &[StixId]) -> Vec<StixId> {
-        let families = self.sample_families(subject);
+    pub(super) fn link_threats(&mut self, subject: &Subject, techniques: &[StixId]) {
         for technique in techniques {
-            if let Some(indicator) = subject.and_then(|subject| subject.indicator) {
+            if let Some(indicator) = subject.indicator {
                 self.relate(RelationshipKind::Indicates, indicator, *technique);
             }
-            for family in &families {
-                self.relate(RelationshipKind::Uses, *family, *technique);
+            if let Some(family) = self.family {
+                self.relate(RelationshipKind::Uses, family, *technique);
             }
-        }
-        families
-    }
-
-    /// The families of the sample; where VMRay names none for the sample itself, those of its IOCs.
-    fn sample_families(&mut self, subject: Option<&Subject>) -> Vec<StixId> {
-        match subject {
-            Some(subject) if !subject.families.is_empty() => subject.families.clone(),
-            _ => self.ids().into_iter().filter(|id| id.kind() == stix::ObjectKind::Malware).collect(),
         }
     }
 }

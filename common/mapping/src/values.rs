@@ -13,7 +13,7 @@ pub mod reason {
     pub const INVALID_DOMAIN: &str = "invalid_domain";
     /// Neither an IP address nor a network.
     pub const INVALID_IP: &str = "invalid_ip";
-    /// An e-mail address the platform does not parse: it takes ASCII only.
+    /// An e-mail address that the platform does not parse: before the `@` it takes ASCII only.
     pub const INVALID_EMAIL: &str = "invalid_email";
     /// A hash of the wrong length, or with other characters than hexadecimal digits.
     pub const INVALID_HASH: &str = "invalid_hash";
@@ -138,21 +138,30 @@ pub(super) struct Mailbox {
     pub(super) display_name: Option<String>,
 }
 
-/// Reads `a@b`, `<a@b>`, `Name <a@b>`, `"Name, First" <a@b>`.
+/// Reads `a@b`, `<a@b>`, `Name <a@b>`, `"Name, First" <a@b>`. A domain with other letters than ASCII is written as its
+/// A-labels (`xn--`), for the platform refuses any other form in an address.
 pub(super) fn mailbox(value: Option<&str>) -> Result<Mailbox, Reason> {
     let value = non_empty(value)?.trim();
     let (name, address) = match value.rsplit_once('<') {
         Some((name, rest)) => (name, rest.strip_suffix('>').ok_or(reason::INVALID_EMAIL)?),
         None => ("", value),
     };
-    let address = address.trim().to_lowercase();
-    if !platform_takes_email(&address) {
-        return Err(reason::INVALID_EMAIL);
-    }
+    let address = in_ascii(address.trim().to_lowercase()).filter(|address| platform_takes_email(address));
+    let address = address.ok_or(reason::INVALID_EMAIL)?;
     let name = super::text::one_line(name);
     let name = name.strip_prefix('"').and_then(|name| name.strip_suffix('"')).unwrap_or(&name);
     let display_name = (!name.trim().is_empty()).then(|| name.trim().to_owned());
     Ok(Mailbox { address, display_name })
+}
+
+fn in_ascii(address: String) -> Option<String> {
+    match address.split_once('@') {
+        Some((local, host)) if !host.is_ascii() => {
+            let host = idna::domain_to_ascii_cow(host.as_bytes(), idna::AsciiDenyList::STD3).ok()?;
+            Some(format!("{local}@{host}"))
+        }
+        _ => Some(address),
+    }
 }
 
 fn platform_takes_email(address: &str) -> bool {
@@ -299,9 +308,12 @@ mod tests {
         assert_eq!(read("\"Doe, John\" <j@d.test>"), with("j@d.test", Some("Doe, John")));
         assert_eq!(read("<j@d.test>"), with("j@d.test", None));
         assert_eq!(read("j@localhost"), with("j@localhost", None));
+        assert_eq!(read("J@Bücher.test"), with("j@xn--bcher-kva.test", None));
+        assert_eq!(read("j@xn--bcher-kva.test"), with("j@xn--bcher-kva.test", None));
         for given in [
             "ü@example.com",
-            "a@bücher.test",
+            "ü@bücher.test",
+            "a@b_ü.test",
             "\"a b\"@x.test",
             "a@-x.test",
             "@x.test",

@@ -551,6 +551,22 @@ fn a_url_is_untouched_and_related_to_originals_and_addresses() {
 }
 
 #[test]
+fn the_domain_of_an_e_mail_address_is_written_in_ascii() {
+    let document = with_iocs(&json!({
+        "emails": [ioc(&json!({"sender": "Chef <Boss@Bücher.Example>"}))],
+        "email_addresses": [ioc(&json!({"email_address": "a@例え.テスト"})), ioc(&json!({"email_address": "ü@a.test"}))],
+    }));
+    let all = objects(&document);
+    let addresses: BTreeSet<_> = member(&of_type(&all, "email-addr"), "value").into_iter().collect();
+    assert_eq!(addresses, BTreeSet::from(["boss@xn--bcher-kva.example", "a@xn--r8jz45g.xn--zckzah"]));
+    assert!(
+        member(&of_type(&all, "indicator"), "pattern")
+            .contains(&"[email-addr:value = 'boss@xn--bcher-kva.example']")
+    );
+    assert_eq!(left_out(&document), [(reason::INVALID_EMAIL, 1)]);
+}
+
+#[test]
 fn domains_of_an_address_resolve_to_it() {
     let document =
         with_iocs(&json!({"ips": [ioc(&json!({"ip_address": "198.51.100.7", "domains": ["evil.test"]}))]}));
@@ -622,15 +638,131 @@ fn a_url_sample_is_a_url() {
 }
 
 #[test]
-fn a_sample_that_cannot_be_identified_still_has_its_report() {
-    let mut document =
-        with_iocs(&json!({"mutexes": [ioc(&json!({"mutex_name": "m", "threat_names": ["Emotet"]}))]}));
-    document["sample"] = json!({"sample_id": 6, "sample_verdict": "malicious"});
-    let all = objects(&document);
-    assert_eq!(of_type(&all, "report")[0]["name"], "VMRay sample 6");
-    assert_eq!(of_type(&all, "malware-analysis")[0].get("sample_ref"), None);
-    assert!(links(&all).contains(&"malware-analysis characterizes malware".to_owned()));
-    assert_eq!(left_out(&document), [(reason::SAMPLE_WITHOUT_IDENTITY, 1)]);
+fn a_url_sample_without_a_url_is_a_file_by_its_hash_or_its_name() {
+    for (identity, pattern) in [
+        (
+            json!({"sample_url": null, "sample_md5hash": md5(5)}),
+            "[file:hashes.MD5 = '00000000000000000000000000000005']",
+        ),
+        (json!({"sample_url": " \t", "sample_filename": "login.url"}), "[file:name = 'login.url']"),
+    ] {
+        let mut document = with_iocs(&json!({}));
+        document["sample"] = json!({"sample_id": 5, "sample_type": "URL", "sample_verdict": "malicious",
+            "sample_threat_names": ["Emotet"]});
+        document["sample"].as_object_mut().unwrap().extend(identity.as_object().unwrap().clone());
+        let all = objects(&document);
+        let file = of_type(&all, "file")[0];
+        assert_eq!((&file["labels"], of_type(&all, "url").len()), (&json!(["Emotet"]), 0));
+        assert_eq!(of_type(&all, "indicator")[0]["pattern"], pattern);
+        assert_eq!(of_type(&all, "malware-analysis")[0]["sample_ref"], file["id"]);
+        assert_eq!(left_out(&document), []);
+        let relative = json!([{"role": "parent", "sample": document["sample"]}]);
+        let mut child = with_iocs(&json!({}));
+        child["relatives"] = relative;
+        assert!(links(&objects(&child)).contains(&"file drops file".to_owned()));
+    }
+}
+
+#[test]
+fn labels_and_findings_of_a_sample_without_an_observable_are_on_its_report_and_its_analysis() {
+    for kind in ["URL", "Unknown"] {
+        let mut document = with_iocs(&json!({"mutexes": [ioc(&json!({"mutex_name": "m"}))]}));
+        document["sample"] = json!({"sample_id": 6, "sample_type": kind, "sample_verdict": "malicious",
+            "sample_threat_names": ["Emotet"], "sample_classifications": ["Trojan"]});
+        document["vtis"]["threat_indicators"] =
+            json!([{"analysis_ids": [1], "category": "Persistence", "operation": "Autostart", "score": 4}]);
+        document["mitre"]["mitre_attack_techniques"] =
+            json!([{"technique_id": "T1055", "technique": "Process Injection"}]);
+        let all = objects(&document);
+        let (report, analysis) = (of_type(&all, "report")[0], of_type(&all, "malware-analysis")[0]);
+        assert_eq!(report["name"], "VMRay sample 6");
+        for object in [report, analysis] {
+            assert_eq!(object["labels"], json!(["Emotet", "mitre:T1055", "Persistence:Autostart", "Trojan"]));
+        }
+        assert_eq!(analysis.get("sample_ref"), None);
+        assert_eq!(analysis["analysis_sco_refs"], json!([of_type(&all, "mutex")[0]["id"]]));
+        let links = links(&all);
+        for link in ["malware uses attack-pattern", "malware-analysis characterizes malware"] {
+            assert!(links.contains(&link.to_owned()), "{link} in {links:?}");
+        }
+        assert_eq!(left_out(&document), [(reason::SAMPLE_WITHOUT_IDENTITY, 1)]);
+    }
+}
+
+// --- Families
+
+/// A malicious sample with these threat names, an IOC of each network type, a mutex that has threat names of its own, and a
+/// technique.
+fn with_families(own: &[&str], of_the_mutex: &[&str]) -> Value {
+    let mut document = with_iocs(&json!({
+        "domains": [ioc(&json!({"domain": "evil.test"}))],
+        "urls": [ioc(&json!({"url": "http://evil.test/a"}))],
+        "ips": [ioc(&json!({"ip_address": "198.51.100.7"})), ioc(&json!({"ip_address": "2001:db8::1"}))],
+        "mutexes": [ioc(&json!({"mutex_name": "m", "threat_names": of_the_mutex}))],
+        "email_addresses": [ioc(&json!({"email_address": "a@evil.test"}))],
+    }));
+    document["sample"]["sample_threat_names"] = json!(own);
+    document["mitre"]["mitre_attack_techniques"] =
+        json!([{"technique_id": "T1055", "technique": "Process Injection"}]);
+    document
+}
+
+/// The relationships to or from malware, as `source type target`.
+fn about_malware(document: &Value) -> Vec<String> {
+    let all = objects(document);
+    let shown = |id: &Value| {
+        let object = all.iter().find(|object| object["id"] == *id).unwrap();
+        let name = ["name", "x_mitre_id", "result_name"].into_iter().find_map(|name| object[name].as_str());
+        name.unwrap_or_default().to_owned()
+    };
+    let malware = |id: &Value| id.as_str().unwrap().starts_with("malware--");
+    let mut links: Vec<_> = of_type(&all, "relationship")
+        .into_iter()
+        .filter(|link| malware(&link["source_ref"]) || malware(&link["target_ref"]))
+        .map(|link| {
+            let kind = link["relationship_type"].as_str().unwrap();
+            format!("{} {kind} {}", shown(&link["source_ref"]), shown(&link["target_ref"]))
+        })
+        .collect();
+    links.sort();
+    links
+}
+
+#[test]
+fn where_vmray_names_one_family_for_the_sample_its_technique_its_analysis_and_the_network_are_tied_to_it() {
+    // Signatures and placeholders are not families, and a spelling is not another family.
+    let document = with_families(&["Emotet", " emotet", "Gen:Variant.Ulise.1", "Unknown"], &["QakBot"]);
+    assert_eq!(
+        about_malware(&document),
+        [
+            "00000000000000000000000000000001 indicates Emotet",
+            "198.51.100.7 indicates Emotet",
+            "2001:db8::1 indicates Emotet",
+            "Emotet uses Process Injection",
+            "VMRay sample 1: a.bin characterizes Emotet",
+            "evil.test indicates Emotet",
+            "http://evil.test/a indicates Emotet",
+            "m indicates QakBot",
+        ]
+    );
+}
+
+#[test]
+fn of_several_families_or_of_none_nothing_is_claimed() {
+    assert_eq!(
+        about_malware(&with_families(&["Emotet", "QakBot"], &["QakBot"])),
+        [
+            "00000000000000000000000000000001 indicates Emotet",
+            "00000000000000000000000000000001 indicates QakBot",
+            "m indicates QakBot",
+        ]
+    );
+    assert_eq!(about_malware(&with_families(&[], &["QakBot"])), ["m indicates QakBot"]);
+    // What an IOC that is the same file is called is not the sample's own name either.
+    let mut document = with_families(&[], &[]);
+    document["iocs"]["iocs"]["files"] =
+        json!([ioc(&json!({"filename": "x", "threat_names": ["QakBot"], "hashes": [{"md5_hash": md5(1)}]}))]);
+    assert_eq!(about_malware(&document), ["00000000000000000000000000000001 indicates QakBot"]);
 }
 
 // --- Everything absent

@@ -1,6 +1,7 @@
 //! The one place where an HTTP client is built and a request is sent: TLS, private CAs, proxy, time-outs, size limit,
 //! retry. What an answer *means* is decided by the clients above it; a status is never an error here.
 
+use std::borrow::Cow;
 use std::future::Future;
 use std::time::Duration;
 
@@ -130,23 +131,42 @@ impl Answer {
 /// Longest text of a server that is repeated: some quote the whole request.
 const MOST_QUOTED: usize = 300;
 
-/// What a server says, fit to be repeated in logs, answers and documents: one line, not long, without e-mail addresses
-/// and without what follows the word for a key.
+/// What stands for what is not repeated.
+const MASK: &str = "[...]";
+
+/// What a server says, fit to be repeated in logs, answers and documents: one line, not long, without e-mail addresses,
+/// without what follows the word for a key, and with no more of a URL than its host.
 #[must_use]
 pub fn clean(text: &str) -> String {
-    const MASK: &str = "[...]";
-    let mut words: Vec<&str> = Vec::new();
+    let mut words: Vec<Cow<'_, str>> = Vec::new();
     let mut follows_key_word = false;
     for word in text.split_whitespace() {
         let is_secret = follows_key_word || word.contains('@') || holds_key(word);
         follows_key_word = is_key_word(word.trim_matches(|char: char| !char.is_alphanumeric()));
-        words.push(if is_secret { MASK } else { word });
+        words.push(if is_secret { MASK.into() } else { without_path(word) });
     }
     let line = words.join(" ");
     match line.char_indices().nth(MOST_QUOTED) {
         Some((end, _)) => format!("{}...", &line[..end]),
         None => line,
     }
+}
+
+/// A word without what follows the host of a URL in it. A URL may lack its scheme, stand in JSON (`http:\/\/`) or in
+/// another URL (`http%3A%2F%2F`).
+fn without_path(word: &str) -> Cow<'_, str> {
+    if word.to_ascii_lowercase().contains("%2f") {
+        return MASK.into();
+    }
+    let scheme = ["://", ":\\/\\/"].into_iter().find_map(|mark| Some(word.find(mark)? + mark.len()));
+    let host = scheme.unwrap_or_default();
+    let Some(path) = word[host..].find(['/', '\\', '?', '#']).map(|end| host + end) else {
+        return word.into();
+    };
+    let is_url = scheme.is_some() || word[..path].contains('.');
+    // The quotation marks and brackets around a URL are no part of it.
+    let is_bare = word[path..].trim_matches(|char: char| !char.is_alphanumeric()).is_empty();
+    if is_url && !is_bare { format!("{}/{MASK}", &word[..path]).into() } else { word.into() }
 }
 
 fn is_key_word(word: &str) -> bool {
@@ -348,6 +368,22 @@ mod tests {
         );
         assert_eq!(clean(r#"{"token":"abc", "x":1} Bearer abc"#), r#"[...] "x":1} Bearer [...]"#);
         assert_eq!(clean(&"x".repeat(1000)).len(), MOST_QUOTED + 3);
+    }
+
+    #[test]
+    fn of_a_url_only_the_host_is_repeated() {
+        for (said, repeated) in [
+            ("Cannot open 'https://a.example/reset?t=5'.", "Cannot open 'https://a.example/[...]"),
+            ("HTTP://A.example?t=5 is refused", "HTTP://A.example/[...] is refused"),
+            ("hxxp://a[.]example/x", "hxxp://a[.]example/[...]"),
+            ("a.example/reset/5: no jobs", "a.example/[...] no jobs"),
+            (r#"{"url":"http:\/\/a.example\/x"}"#, r#"{"url":"http:\/\/a.example/[...]"#),
+            ("url=http%3A%2F%2Fa.example%2Fx", "[...]"),
+            ("https://a.example/ and https://a.example", "https://a.example/ and https://a.example"),
+            ("400 Bad Request: and/or 5.2 application/json", "400 Bad Request: and/or 5.2 application/json"),
+        ] {
+            assert_eq!(clean(said), repeated);
+        }
     }
 
     #[test]

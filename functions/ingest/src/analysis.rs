@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use futures::future::{join_all, try_join};
 use mapping::{Relative, RelativeRole, SampleFacts, VerdictSet};
@@ -26,6 +27,27 @@ pub enum Reading {
     Filtered,
     /// VMRay has not put this together yet.
     Waiting(&'static str),
+}
+
+/// What samples say about VMRay.
+#[derive(Debug)]
+pub enum Testimony {
+    /// It gives this one whole.
+    Given(SampleId),
+    /// It does not even give this one, and why.
+    Refused(SampleId, String),
+    /// They are deleted, or there is none.
+    Silent,
+}
+
+impl Testimony {
+    /// One that is given outweighs any that is not.
+    fn or(self, other: Self) -> Self {
+        match (&self, &other) {
+            (Self::Given(_), _) | (Self::Refused(..), Self::Refused(..) | Self::Silent) => self,
+            _ => other,
+        }
+    }
 }
 
 /// Reads samples for one run.
@@ -105,17 +127,35 @@ impl<'a> Reader<'a> {
         Ok(Reading::Facts(Box::new(facts), left_out))
     }
 
-    /// Whether VMRay still gives all of a sample that it gave before. `None`: it is gone, so nobody can tell.
-    pub async fn still_readable(&self, id: SampleId) -> Option<bool> {
+    /// Whether VMRay gives all of any of these samples, of which the first is asked for first. An error is about none of
+    /// them.
+    pub async fn testimony(&self, candidates: &[SampleId], each: Duration) -> Result<Testimony, VmrayError> {
+        let Some((first, others)) = candidates.split_first() else { return Ok(Testimony::Silent) };
+        let mut testimony = self.testimony_of(*first, each).await?;
+        if !matches!(testimony, Testimony::Given(_)) {
+            for other in join_all(others.iter().map(|sample| self.testimony_of(*sample, each))).await {
+                testimony = testimony.or(other?);
+            }
+        }
+        Ok(testimony)
+    }
+
+    /// Reads a sample by the same calls as [`read`](Self::read), none of it from memory.
+    async fn testimony_of(&self, id: SampleId, limit: Duration) -> Result<Testimony, VmrayError> {
         let everything = async {
             self.vmray.sample(id).await?;
             self.vmray.iocs(id).await?;
             try_join(self.vmray.threat_indicators(id), self.vmray.techniques(id)).await
         };
-        match everything.await {
-            Ok(_) => Some(true),
-            Err(VmrayError::NotFound { .. }) => None,
-            Err(_) => Some(false),
+        match tokio::time::timeout(limit, everything).await {
+            Ok(Ok(_)) => Ok(Testimony::Given(id)),
+            Ok(Err(VmrayError::NotFound { .. })) => Ok(Testimony::Silent),
+            Ok(Err(
+                error
+                @ (VmrayError::Unauthorized { .. } | VmrayError::Keys(_) | VmrayError::OutOfTime { .. }),
+            )) => Err(error),
+            Ok(Err(error)) => Ok(Testimony::Refused(id, error.to_string())),
+            Err(_) => Ok(Testimony::Refused(id, format!("longer than {} ms", limit.as_millis()))),
         }
     }
 

@@ -8,8 +8,9 @@ use vmray::client::VmrayError;
 
 use crate::cursor::CursorError;
 use crate::event::InvalidEvent;
-use crate::health::Systemic;
 use crate::opencti::client::OpenctiError;
+use crate::opencti::delivery::DeliveryError;
+use crate::proof::Systemic;
 
 /// What stops a run, and is not one sample's fault.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +52,15 @@ pub enum RunError {
     /// Too many samples failed for it to be their fault.
     #[error(transparent)]
     Systemic(#[from] Systemic),
+}
+
+impl From<DeliveryError> for RunError {
+    fn from(error: DeliveryError) -> Self {
+        match error {
+            DeliveryError::Opencti(error) => Self::Opencti(error),
+            DeliveryError::Systemic(error) => Self::Systemic(error),
+        }
+    }
 }
 
 impl RunError {

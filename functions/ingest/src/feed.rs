@@ -1,32 +1,49 @@
 //! Which submissions are new: windows over VMRay's finish times, asked oldest first.
 //!
 //! VMRay gives at most some 1000 rows of a list and then says `truncated`. So the whole window is asked first (an
-//! empty year costs one call), and a truncated answer is thrown away and asked again as two halves, down to one
+//! empty year costs one call), and a truncated answer is thrown away and asked again in two parts, down to one
 //! second, which is paged by submission number. Neighbouring windows share their bound second. Nothing says whether a
 //! server's ranges hold their ends, so each is asked a second wider on both sides and cut here; a row that comes twice
 //! is the caller's to recognise.
+//!
+//! The first cut is at the position. When even what lies before it is too much for one list, what is new comes first, and
+//! in a second that is paged what lies behind the last known row: looking again for late rows must not use up the time
+//! of every run.
 
 use std::collections::HashSet;
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use tokio::time::Instant;
 use vmray::client::{VmrayClient, VmrayError, Window};
 use vmray::model::{Submission, SubmissionId};
+
+use crate::handled::Row;
 
 /// The submissions of one window, in portions.
 #[derive(Debug)]
 pub struct Feed<'a> {
     vmray: &'a VmrayClient,
-    /// Still to be asked, the oldest last.
-    pending: Vec<Window>,
+    position: DateTime<Utc>,
+    /// A row near the end of what is known.
+    known: Option<Row>,
+    /// The next one last.
+    unread: Vec<Unread>,
     malformed: u32,
 }
 
+/// A part of the window that was not listed yet.
+#[derive(Clone, Copy, Debug)]
+struct Unread {
+    window: Window,
+    /// Only submissions from this number on: a second with more rows than VMRay gives at once.
+    from: Option<SubmissionId>,
+}
+
 impl<'a> Feed<'a> {
-    /// Starts at the beginning of `window`.
+    /// Lists `window`; up to `position` the rows are expected to be known, and in its second up to `known`.
     #[must_use]
-    pub fn new(vmray: &'a VmrayClient, window: Window) -> Self {
-        Self { vmray, pending: vec![window], malformed: 0 }
+    pub fn new(vmray: &'a VmrayClient, window: Window, position: DateTime<Utc>, known: Option<Row>) -> Self {
+        Self { vmray, position, known, unread: vec![Unread { window, from: None }], malformed: 0 }
     }
 
     /// Rows since the last call that were no submissions.
@@ -34,7 +51,13 @@ impl<'a> Feed<'a> {
         std::mem::take(&mut self.malformed)
     }
 
-    /// The next submissions by (finish time, number), each once: at least one window's worth, and more until there are
+    /// The oldest finish time that was not listed yet.
+    #[must_use]
+    pub fn unread_from(&self) -> Option<DateTime<Utc>> {
+        self.unread.iter().map(|unread| unread.window.from).min()
+    }
+
+    /// The next submissions by (finish time, number), each once: at least one list's worth, and more until there are
     /// `enough` or it is `late`. `None` when the window is read to its end.
     pub async fn next(
         &mut self,
@@ -43,8 +66,8 @@ impl<'a> Feed<'a> {
     ) -> Result<Option<Vec<Submission>>, VmrayError> {
         let mut rows = Vec::new();
         let mut read_any = false;
-        while let Some(window) = self.pending.pop() {
-            if let Some(listed) = self.read(window).await? {
+        while let Some(unread) = self.unread.last().copied() {
+            if let Some(listed) = self.read(unread).await? {
                 rows.extend(listed);
                 read_any = true;
                 if rows.len() >= enough || (Instant::now() >= late && !rows.is_empty()) {
@@ -58,40 +81,55 @@ impl<'a> Feed<'a> {
         Ok(read_any.then_some(rows))
     }
 
-    /// One window's rows, or `None` when it was too much and its halves are pending instead.
-    async fn read(&mut self, window: Window) -> Result<Option<Vec<Submission>>, VmrayError> {
-        let listing = self.vmray.submissions(wider(window), None).await?;
-        if listing.truncated {
-            let Some((older, newer)) = halve(window) else {
-                return self.page_by_number(window).await.map(Some);
-            };
-            self.pending.extend([newer, older]);
+    /// The rows of the part that is next, or `None` when it was too much and is to be read in parts.
+    async fn read(&mut self, Unread { window, from }: Unread) -> Result<Option<Vec<Submission>>, VmrayError> {
+        let listing = self.vmray.submissions(wider(window), from).await?;
+        if !listing.truncated {
+            self.unread.pop();
+        } else if from.is_none() {
+            self.cut(window);
             return Ok(None);
+        } else {
+            let highest = listing.rows.iter().map(|row| row.id).max();
+            let next =
+                highest.filter(|highest| Some(*highest) >= from).ok_or_else(|| nothing_listed(window))?;
+            self.unread.pop();
+            self.unread.push(Unread { window, from: Some(SubmissionId(next.0 + 1)) });
         }
         self.malformed += listing.malformed;
         Ok(Some(within(window, listing.rows)))
     }
 
-    /// More rows in one second than VMRay gives at once.
-    async fn page_by_number(&mut self, window: Window) -> Result<Vec<Submission>, VmrayError> {
-        let mut rows: Vec<Submission> = Vec::new();
-        let mut from = SubmissionId(0);
-        loop {
-            let listing = self.vmray.submissions(wider(window), Some(from)).await?;
-            let highest = listing.rows.iter().map(|row| row.id).max();
-            self.malformed += listing.malformed;
-            rows.extend(listing.rows);
-            match highest {
-                Some(highest) if listing.truncated && highest >= from => from = SubmissionId(highest.0 + 1),
-                _ if !listing.truncated => return Ok(within(window, rows)),
-                _ => {
-                    return Err(VmrayError::Malformed {
-                        what: format!("the submissions finished in {window} from number {from} on"),
-                        problem: "it is truncated and yet holds no submission".to_owned(),
-                    });
-                }
+    /// Replaces the part that is next by smaller ones.
+    fn cut(&mut self, window: Window) {
+        self.unread.pop();
+        let all = |window| Unread { window, from: None };
+        if window.from < self.position && self.position < window.to {
+            let known = Window { from: window.from, to: self.position };
+            let new = Window { from: self.position, to: window.to };
+            self.unread.extend([all(new), all(known)]);
+            return;
+        }
+        match halve(window) {
+            // Behind everything new.
+            Some((older, newer)) if window.to == self.position => {
+                self.unread.splice(0..0, [all(newer), all(older)]);
+            }
+            Some((older, newer)) => self.unread.extend([all(newer), all(older)]),
+            None => {
+                let by_number = |from| Unread { window, from: Some(from) };
+                self.unread.push(by_number(SubmissionId(0)));
+                let within = |row: &Row| (window.from..=window.to).contains(&row.finished());
+                self.unread.extend(self.known.take().filter(within).map(|row| by_number(row.id())));
             }
         }
+    }
+}
+
+fn nothing_listed(window: Window) -> VmrayError {
+    VmrayError::Malformed {
+        what: format!("the submissions finished in {window} by number"),
+        problem: "it is truncated and yet holds no further submission".to_owned(),
     }
 }
 

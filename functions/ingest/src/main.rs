@@ -8,7 +8,7 @@ use ingest::settings::{Deployment, IngestSettings};
 use ingest::{Answer, Event, Ingest, LeaseKind, RunError, Status, TimeLimit};
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
 use runtime::aws;
-use runtime::secrets::Secrets;
+use runtime::secrets::{Keys, Secrets};
 use runtime::settings::Host;
 use runtime::telemetry::{self, Output};
 use serde_json::Value;
@@ -41,7 +41,7 @@ async fn set_up() -> Result<Ingest, RunError> {
         Deployment::Local { .. } => unreachable!("settings were read for Lambda"),
     };
     let aws = aws::sdk_config().await;
-    let secrets = Arc::new(Secrets::from_secrets_manager(&aws, secret));
+    let secrets = Arc::new(Secrets::from_secrets_manager(&aws, secret).keeping(Keys::suffice_for_ingest));
     if let Ok(Err(error)) = tokio::time::timeout(WARM_UP, secrets.keys()).await {
         tracing::warn!(%error, "the keys could not be read yet; the first event tries again");
     }

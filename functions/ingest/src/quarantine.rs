@@ -1,12 +1,14 @@
 //! Samples that could not be ingested: why, how often, when again. Nothing waits for them, and nothing is forgotten.
 //!
 //! One document a sample. `waiting`: VMRay has not put its results together yet. `failed`: anything else. After
-//! `QUARANTINE_MAX_ATTEMPTS` a sample is given up loudly and kept until an operator retries or drops it.
+//! `QUARANTINE_MAX_ATTEMPTS` a sample is given up loudly and kept until an operator retries or drops it. One that VMRay
+//! has deleted is forgotten [`GONE_FOR`] after that.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 use store::{Document, Expected, Key, Store, StoreError, to_body};
 use vmray::model::{SampleId, Submission};
@@ -15,6 +17,15 @@ use crate::cursor::partition;
 
 /// Most due samples that one run tries again, so that old trouble never eats a whole invocation.
 pub const MOST_DUE_PER_RUN: usize = 50;
+
+/// How long a deleted sample that was given up is kept.
+const GONE_FOR: TimeDelta = TimeDelta::days(35);
+
+/// Most of them that one run forgets.
+const MOST_FORGOTTEN_PER_RUN: usize = 500;
+
+/// Documents that are written or deleted at the same time.
+const WRITES_AT_ONCE: usize = 16;
 
 /// Pause after the third attempt; doubles with each further one.
 const FIRST_PAUSE: TimeDelta = TimeDelta::minutes(30);
@@ -64,6 +75,12 @@ impl Reason {
             Self::ServerError => "server_error",
             Self::PushRefused => "push_refused",
         }
+    }
+
+    /// Whether it says nothing about the server: the sample was deleted, or is not ready.
+    #[must_use]
+    pub fn is_the_samples_own(self) -> bool {
+        matches!(self, Self::NotFound | Self::NotAggregated)
     }
 }
 
@@ -117,8 +134,6 @@ pub struct Failure {
     pub reason: Reason,
     /// In words.
     pub detail: String,
-    /// Attempts in this run.
-    pub attempts: u32,
 }
 
 impl Entry {
@@ -128,7 +143,7 @@ impl Entry {
         submissions.sort_by_key(|row| (std::cmp::Reverse(row.finish_time), row.id));
         submissions.dedup_by_key(|row| row.id);
         submissions.truncate(MOST_SUBMISSIONS);
-        let attempts = before.map_or(0, |entry| entry.attempts) + failure.attempts;
+        let attempts = before.map_or(0, |entry| entry.attempts) + 1;
         Self {
             sample_id: failure.sample_id,
             submissions,
@@ -137,7 +152,7 @@ impl Entry {
             detail: failure.detail,
             attempts,
             since: before.map_or(now, |entry| entry.since),
-            next_attempt: now + pause(before.is_some(), attempts),
+            next_attempt: now + pause(attempts),
             given_up: attempts >= most_attempts,
         }
     }
@@ -147,15 +162,17 @@ impl Entry {
     pub fn is_due(&self, now: DateTime<Utc>) -> bool {
         !self.given_up && self.next_attempt <= now
     }
+
+    /// Whether VMRay has deleted it so long ago that it need not be kept at `now`.
+    fn is_long_gone(&self, now: DateTime<Utc>) -> bool {
+        self.given_up && self.reason == Reason::NotFound && self.next_attempt + GONE_FOR <= now
+    }
 }
 
-/// A new entry is due in the next run; later ones after 30 min, 1 h, 2 h ... 24 h.
-fn pause(seen_before: bool, attempts: u32) -> TimeDelta {
-    if !seen_before {
-        return TimeDelta::zero();
-    }
-    let doublings = attempts.saturating_sub(3).min(10);
-    (FIRST_PAUSE * (1 << doublings)).min(LONGEST_PAUSE)
+/// Two attempts are made in the first run and one in the next; later ones after 30 min, 1 h, 2 h ... 24 h.
+fn pause(attempts: u32) -> TimeDelta {
+    let Some(doublings) = attempts.checked_sub(3) else { return TimeDelta::zero() };
+    (FIRST_PAUSE * (1 << doublings.min(10))).min(LONGEST_PAUSE)
 }
 
 /// All samples in quarantine, as last read or written.
@@ -220,72 +237,113 @@ impl<'a> Quarantine<'a> {
         due
     }
 
-    /// Records a failed sample and says what is now known of it.
+    /// Records failed samples, several at a time, and says what is now known of them.
     pub async fn record(
         &mut self,
-        failure: Failure,
+        failures: Vec<Failure>,
         most_attempts: u32,
         now: DateTime<Utc>,
-    ) -> Result<&Entry, StoreError> {
-        let sample = failure.sample_id;
-        let entry = Entry::after(failure, self.get(sample), most_attempts, now);
-        self.write(entry).await?;
-        // `write` has just put it there.
-        self.get(sample)
-            .ok_or_else(|| StoreError::Invalid { key: self.key(sample), problem: "it vanished".to_owned() })
+    ) -> Result<Vec<&Entry>, StoreError> {
+        let samples: Vec<SampleId> = failures.iter().map(|failure| failure.sample_id).collect();
+        let entries = failures.into_iter().map(|failure| {
+            let before = self.get(failure.sample_id);
+            Entry::after(failure, before, most_attempts, now)
+        });
+        self.write(entries.collect()).await?;
+        Ok(samples.into_iter().filter_map(|sample| self.get(sample)).collect())
     }
 
-    /// Makes one sample due at once, attempts forgotten. `false`: it is not here.
-    pub async fn retry(&mut self, sample: SampleId, now: DateTime<Utc>) -> Result<bool, StoreError> {
-        let Some(entry) = self.get(sample) else { return Ok(false) };
-        let entry = Entry { attempts: 0, next_attempt: now, given_up: false, ..entry.clone() };
-        self.write(entry).await?;
-        Ok(true)
+    /// Makes samples due at once, attempts forgotten. Says which of them are here.
+    pub async fn retry(
+        &mut self,
+        samples: &[SampleId],
+        now: DateTime<Utc>,
+    ) -> Result<Vec<SampleId>, StoreError> {
+        let found = self.present(samples);
+        let entries = found.iter().filter_map(|sample| self.get(*sample)).cloned();
+        let entries = entries.map(|entry| Entry { attempts: 0, next_attempt: now, given_up: false, ..entry });
+        self.write(entries.collect()).await?;
+        Ok(found)
     }
 
     /// Makes every sample due at once: an operator has reset the connector.
-    pub async fn retry_all(&mut self, now: DateTime<Utc>) -> Result<usize, StoreError> {
+    pub async fn retry_all(&mut self, now: DateTime<Utc>) -> Result<(), StoreError> {
         let samples: Vec<SampleId> = self.entries.keys().copied().collect();
-        for sample in &samples {
-            self.retry(*sample, now).await?;
-        }
-        Ok(samples.len())
+        self.retry(&samples, now).await?;
+        Ok(())
     }
 
-    /// Forgets a sample: it has arrived, or an operator does not want it. `false`: it is not here.
-    pub async fn remove(&mut self, sample: SampleId) -> Result<bool, StoreError> {
-        let Some((version, _)) = self.entries.get(&sample) else { return Ok(false) };
+    /// Forgets samples: they have arrived, or an operator does not want them. Says which of them were here.
+    pub async fn remove(&mut self, samples: &[SampleId]) -> Result<Vec<SampleId>, StoreError> {
+        let found = self.present(samples);
+        let this = &*self;
+        let mut deletions = stream::iter(&found)
+            .map(|sample| async move { this.delete(*sample).await.map(|()| *sample) })
+            .buffer_unordered(WRITES_AT_ONCE);
+        while deletions.try_next().await?.is_some() {}
+        drop(deletions);
+        for sample in &found {
+            self.entries.remove(sample);
+        }
+        Ok(found)
+    }
+
+    /// Forgets samples that VMRay has deleted and that were given up long before `now`. They must not pile up.
+    pub async fn forget_long_gone(&mut self, now: DateTime<Utc>) -> Result<(), StoreError> {
+        let gone = self.entries().filter(|entry| entry.is_long_gone(now)).map(|entry| entry.sample_id);
+        let gone: Vec<SampleId> = gone.take(MOST_FORGOTTEN_PER_RUN).collect();
+        self.remove(&gone).await?;
+        Ok(())
+    }
+
+    fn present(&self, samples: &[SampleId]) -> Vec<SampleId> {
+        let mut present: Vec<SampleId> =
+            samples.iter().copied().filter(|sample| self.entries.contains_key(sample)).collect();
+        present.sort_unstable();
+        present.dedup();
+        present
+    }
+
+    async fn delete(&self, sample: SampleId) -> Result<(), StoreError> {
+        let Some((version, _)) = self.entries.get(&sample) else { return Ok(()) };
         let key = self.key(sample);
         match self.store.delete(&key, *version).await {
             // An operator's command was here: what this run knows is newer.
             Err(StoreError::Conflict { current: Some(current), .. }) => {
-                self.store.delete(&key, current.version).await?;
+                self.store.delete(&key, current.version).await
             }
-            Err(StoreError::Conflict { current: None, .. }) => {}
-            deleted => deleted?,
+            Err(StoreError::Conflict { current: None, .. }) => Ok(()),
+            deleted => deleted,
         }
-        self.entries.remove(&sample);
-        Ok(true)
     }
 
-    async fn write(&mut self, entry: Entry) -> Result<(), StoreError> {
+    async fn write(&mut self, entries: Vec<Entry>) -> Result<(), StoreError> {
+        let this = &*self;
+        let writes = stream::iter(entries).map(|entry| async move {
+            let version = this.put(&entry).await?;
+            Ok((entry.sample_id, (version, entry)))
+        });
+        let written: Vec<_> = writes.buffer_unordered(WRITES_AT_ONCE).try_collect().await?;
+        self.entries.extend(written);
+        Ok(())
+    }
+
+    async fn put(&self, entry: &Entry) -> Result<u64, StoreError> {
         let key = self.key(entry.sample_id);
         let expected = self
             .entries
             .get(&entry.sample_id)
             .map_or(Expected::New, |(version, _)| Expected::Version(*version));
-        let body = to_body(&key, &entry)?;
-        let version = match self.store.put(&key, body.clone(), None, expected).await {
+        let body = to_body(&key, entry)?;
+        match self.store.put(&key, body.clone(), None, expected).await {
             // An operator's command or a manual run was here: what this run knows is newer.
             Err(StoreError::Conflict { current, .. }) => {
                 let expected = current
                     .map_or(Expected::New, |current: Box<Document>| Expected::Version(current.version));
-                self.store.put(&key, body, None, expected).await?
+                self.store.put(&key, body, None, expected).await
             }
-            written => written?,
-        };
-        self.entries.insert(entry.sample_id, (version, entry));
-        Ok(())
+            written => written,
+        }
     }
 
     fn key(&self, sample: SampleId) -> Key {
@@ -298,30 +356,41 @@ impl<'a> Quarantine<'a> {
 mod tests {
     use super::*;
 
-    fn failure(reason: Reason, attempts: u32) -> Failure {
-        Failure { sample_id: SampleId(7), submissions: Vec::new(), reason, detail: "x".to_owned(), attempts }
+    fn failure(reason: Reason) -> Failure {
+        Failure { sample_id: SampleId(7), submissions: Vec::new(), reason, detail: "x".to_owned() }
     }
 
     #[test]
-    fn a_new_entry_is_due_in_the_next_run_and_then_exponentially_later() {
-        let mut now = DateTime::from_timestamp(0, 0).unwrap();
-        let mut entry = Entry::after(failure(Reason::Forbidden, 2), None, 10, now);
+    fn an_entry_is_due_twice_at_once_and_then_exponentially_later() {
+        let mut now = DateTime::UNIX_EPOCH;
+        let mut entry = Entry::after(failure(Reason::Forbidden), None, 10, now);
         let mut pauses = Vec::new();
         while !entry.given_up {
             pauses.push((entry.next_attempt - now).num_minutes());
             now = entry.next_attempt;
             assert!(entry.is_due(now));
-            entry = Entry::after(failure(Reason::Forbidden, 1), Some(&entry), 10, now);
+            entry = Entry::after(failure(Reason::Forbidden), Some(&entry), 10, now);
         }
-        assert_eq!(pauses, [0, 30, 60, 120, 240, 480, 960, 1440]);
+        assert_eq!(pauses, [0, 0, 30, 60, 120, 240, 480, 960, 1440]);
         assert_eq!(entry.attempts, 10);
         assert!(!entry.is_due(now + TimeDelta::days(365)), "given up until an operator says otherwise");
     }
 
     #[test]
+    fn only_a_deleted_sample_that_was_given_up_is_forgotten_after_35_days() {
+        let now = DateTime::UNIX_EPOCH;
+        let entry = |reason, most_attempts| Entry::after(failure(reason), None, most_attempts, now);
+        let after = |days| now + TimeDelta::days(days);
+        assert!(entry(Reason::NotFound, 1).is_long_gone(after(35)));
+        assert!(!entry(Reason::NotFound, 1).is_long_gone(after(34)));
+        assert!(!entry(Reason::NotFound, 2).is_long_gone(after(1000)), "it is tried again");
+        assert!(!entry(Reason::Forbidden, 1).is_long_gone(after(1000)), "an operator decides");
+    }
+
+    #[test]
     fn waiting_is_no_failure() {
-        let now = DateTime::from_timestamp(0, 0).unwrap();
-        assert_eq!(Entry::after(failure(Reason::NotAggregated, 2), None, 10, now).state, State::Waiting);
-        assert_eq!(Entry::after(failure(Reason::TooLarge, 2), None, 10, now).state, State::Failed);
+        let now = DateTime::UNIX_EPOCH;
+        assert_eq!(Entry::after(failure(Reason::NotAggregated), None, 10, now).state, State::Waiting);
+        assert_eq!(Entry::after(failure(Reason::TooLarge), None, 10, now).state, State::Failed);
     }
 }

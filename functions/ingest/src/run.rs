@@ -19,7 +19,7 @@ use vmray::client::{VmrayClient, VmrayError, VmrayPolicy, Window};
 use self::intake::Intake;
 use self::times::Times;
 use crate::answer::{Answer, Calls, Status};
-use crate::cursor::{Cursor, CursorError, Lease, StoredCursor};
+use crate::cursor::{Acquired, Cursor, CursorError, Lease, StoredCursor};
 use crate::error::RunError;
 use crate::event::{Event, Manual};
 use crate::opencti::client::{OpenctiClient, OpenctiError, OpenctiPolicy};
@@ -95,6 +95,13 @@ impl<E: Into<RunError>> From<E> for Stop {
             | RunError::Opencti(OpenctiError::OutOfTime { .. }) => Self::OutOfTime,
             error => Self::Failed(error),
         }
+    }
+}
+
+impl Stop {
+    /// Whether nothing more can be written down.
+    fn is_of_the_store(&self) -> bool {
+        matches!(self, Self::Failed(RunError::Cursor(_) | RunError::Store(_)))
     }
 }
 
@@ -243,7 +250,7 @@ impl Ingest {
         }
         if self.lease == LeaseKind::Document {
             let lease = Lease { owner: answer.run_id.clone(), until: times.ends_at + LEASE_MARGIN };
-            if let Err(held) = stored.acquire(lease, Utc::now()).await? {
+            if let Acquired::HeldBy(held) = stored.acquire(lease, Utc::now()).await? {
                 info!(owner = held.owner, until = %held.until, "another run holds the lease");
                 answer.status = Status::Busy;
                 return Ok(());
@@ -390,11 +397,11 @@ impl Ingest {
         let initial = self.settings.feed.initial_fetch;
         let position = cursor.position.unwrap_or(initial);
         let manual = manual.unwrap_or_default();
+        let overlap = position - self.overlap();
+        // Behind the position rows may appear late, but what was not asked for from the start is not now.
+        let from = cursor.look_from.map_or(overlap, |look_from| overlap.min(look_from));
         Window {
-            // Behind the position rows may appear late, but what was not asked for from the start is not now.
-            from: manual
-                .from
-                .unwrap_or_else(|| (position - self.overlap()).max(cursor.start.unwrap_or(initial))),
+            from: manual.from.unwrap_or_else(|| from.max(cursor.start.unwrap_or(initial))),
             to: manual.to.unwrap_or(now + CLOCK_TOLERANCE),
         }
     }

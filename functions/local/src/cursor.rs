@@ -80,7 +80,7 @@ fn print(cursor: &Cursor, json: bool) {
     if json {
         let document = serde_json::json!({
             "position": cursor.position,
-            "remembered": cursor.done.len(),
+            "remembered": cursor.handled.len(),
             "checked_at": cursor.checked_at,
             "state_timestamp": cursor.state_timestamp,
             "lease": cursor.lease,
@@ -90,7 +90,7 @@ fn print(cursor: &Cursor, json: bool) {
     }
     let time = |time: Option<DateTime<Utc>>| time.map_or("never".to_owned(), |time| time.to_rfc3339());
     println!("position:    {}", cursor.position.map_or("not started".to_owned(), |time| time.to_rfc3339()));
-    println!("remembered:  {} submissions near or beyond it", cursor.done.len());
+    println!("remembered:  {} submissions near or beyond it", cursor.handled.len());
     println!("checked:     {}", time(cursor.checked_at));
     println!("last reset:  {}", cursor.state_timestamp.as_deref().unwrap_or("unknown"));
     if let Some(lease) = &cursor.lease {

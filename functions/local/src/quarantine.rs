@@ -69,16 +69,14 @@ async fn change(
     change: Change,
     json: bool,
 ) -> Result<ExitCode, Failure> {
-    let samples =
+    let samples: Vec<SampleId> =
         if which.all { quarantine.entries().map(|entry| entry.sample_id).collect() } else { which.samples };
-    let (mut changed, mut unknown) = (Vec::new(), Vec::new());
-    for sample in samples {
-        let found = match change {
-            Change::Retry => quarantine.retry(sample, Utc::now()).await,
-            Change::Drop => quarantine.remove(sample).await,
-        };
-        if found.map_err(Failure::failed)? { changed.push(sample) } else { unknown.push(sample) }
-    }
+    let changed = match change {
+        Change::Retry => quarantine.retry(&samples, Utc::now()).await,
+        Change::Drop => quarantine.remove(&samples).await,
+    };
+    let changed = changed.map_err(Failure::failed)?;
+    let unknown: Vec<SampleId> = samples.into_iter().filter(|sample| !changed.contains(sample)).collect();
     let verb = match change {
         Change::Retry => "retried",
         Change::Drop => "dropped",

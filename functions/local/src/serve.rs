@@ -1,5 +1,7 @@
 //! `vmray-bridge serve`: the API of `submit` on one machine.
 
+mod exchange;
+mod places;
 mod server;
 
 use std::io::Write as _;

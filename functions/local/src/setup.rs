@@ -9,7 +9,7 @@ use ingest::event::parse_time;
 use ingest::settings::{Deployment, IngestSettings};
 use ingest::{Answer, Ingest, LeaseKind, Status, TimeLimit};
 use runtime::aws;
-use runtime::secrets::Secrets;
+use runtime::secrets::{Keys, Secrets};
 use runtime::settings::{Host, Lookup, SettingsError};
 use runtime::telemetry::{self, Output};
 use store::Store;
@@ -112,6 +112,7 @@ pub(crate) async fn local(
     let secrets = match &settings.deployment {
         Deployment::Lambda { secret_arn, .. } | Deployment::Local { secret_arn: Some(secret_arn), .. } => {
             Secrets::from_secrets_manager(&aws::sdk_config().await, secret_arn.clone())
+                .keeping(Keys::suffice_for_ingest)
         }
         Deployment::Local { secret_arn: None, .. } => Secrets::from_environment(lookup),
     };

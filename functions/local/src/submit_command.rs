@@ -200,8 +200,12 @@ fn with_options(body: Vec<u8>, options: &[(String, String)]) -> Result<Vec<u8>, 
     if options.is_empty() {
         return Ok(body);
     }
-    let options: Map<_, _> =
-        options.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str()))).collect();
+    let mut once = Map::new();
+    for (name, value) in options {
+        if once.insert(name.clone(), value.as_str().into()).is_some() {
+            return Err(Failure::Usage(format!("the option `{name}` is given twice")));
+        }
+    }
     let Ok(text) = String::from_utf8(body) else {
         return Err(Failure::Usage("the file is not UTF-8".to_owned()));
     };
@@ -212,13 +216,13 @@ fn with_options(body: Vec<u8>, options: &[(String, String)]) -> Result<Vec<u8>, 
                     "options stand in the file and on the command line; use one of both".to_owned(),
                 ));
             }
-            object.insert("options".to_owned(), options.into());
+            object.insert("options".to_owned(), once.into());
             Value::Object(object)
         }
-        Ok(list @ Value::Array(_)) => json!({"urls": list, "options": options}),
+        Ok(list @ Value::Array(_)) => json!({"urls": list, "options": once}),
         _ => {
             let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-            json!({"urls": lines.collect::<Vec<_>>(), "options": options})
+            json!({"urls": lines.collect::<Vec<_>>(), "options": once})
         }
     };
     Ok(value.to_string().into_bytes())

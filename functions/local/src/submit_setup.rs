@@ -8,7 +8,7 @@ use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use runtime::aws;
 use runtime::http::Deadline;
-use runtime::secrets::Secrets;
+use runtime::secrets::{Keys, Secrets};
 use runtime::settings::Host;
 use runtime::telemetry::{self, Output};
 use submit::Submit;
@@ -47,6 +47,7 @@ pub(crate) async fn local_submit(
         SubmitDeployment::Lambda { secret_arn, .. }
         | SubmitDeployment::Local { secret_arn: Some(secret_arn) } => {
             Secrets::from_secrets_manager(&aws::sdk_config().await, secret_arn.clone())
+                .keeping(Keys::suffice_for_submit)
         }
         SubmitDeployment::Local { secret_arn: None } => Secrets::from_environment(lookup),
     };

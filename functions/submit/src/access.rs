@@ -1,5 +1,6 @@
 //! VMRay as this process reaches it. What throttling has taught is kept for all calls and messages.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -36,6 +37,8 @@ pub struct VmrayAccess {
     connections: Mutex<Option<Connections>>,
     used_at: Mutex<Option<SystemTime>>,
     pub(crate) quota: QuotaCache,
+    /// Reads for callers for which VMRay has refused the key, since they were last asked for.
+    refusals: AtomicU64,
 }
 
 /// Connections that were made with one version of the keys.
@@ -64,6 +67,7 @@ impl VmrayAccess {
             connections: Mutex::default(),
             used_at: Mutex::default(),
             quota: QuotaCache::default(),
+            refusals: AtomicU64::new(0),
         }
     }
 
@@ -84,6 +88,15 @@ impl VmrayAccess {
     /// Builds what the keys ask for, so that the first event need not.
     pub(crate) async fn warm_up(&self) -> Result<(), ServiceError> {
         self.connections().await.map(|_| ())
+    }
+
+    /// Remembers how often VMRay has refused the key while this client was read with.
+    pub(crate) fn note_refusals(&self, vmray: &VmrayClient) {
+        self.refusals.fetch_add(vmray.refusals(), Ordering::Relaxed);
+    }
+
+    pub(crate) fn take_refusals(&self) -> u64 {
+        self.refusals.swap(0, Ordering::Relaxed)
     }
 
     /// A client for VMRay until `deadline`, `timeout` for one request.

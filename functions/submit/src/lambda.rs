@@ -10,7 +10,7 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use crate::api::http::{Request, Response};
+use crate::api::http::{Request, Response, text_of_header};
 use crate::queue::Message;
 
 /// An event.
@@ -93,7 +93,7 @@ fn request(event: ApiGatewayV2httpRequest) -> Request {
         headers: event
             .headers
             .iter()
-            .filter_map(|(name, value)| Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned())))
+            .map(|(name, value)| (name.as_str().to_owned(), text_of_header(value.as_bytes())))
             .collect(),
         body,
     }
@@ -149,6 +149,14 @@ mod tests {
             assert_eq!(request.body, br#"{"url":"a"}"#);
             assert_eq!(request.query, "wait=0");
         }
+    }
+
+    #[test]
+    fn a_header_outside_ascii_is_not_missed() {
+        let mut event = gateway("/v1/submissions", "$default");
+        event["headers"]["Idempotency-Key"] = json!("l\u{e4}uft");
+        let Ok(Event::Request(request)) = parse(&event) else { panic!() };
+        assert_eq!(request.header("idempotency-key"), Some("l\u{e4}uft"));
     }
 
     #[test]

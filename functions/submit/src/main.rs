@@ -7,7 +7,7 @@ use chrono::Utc;
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
 use runtime::aws;
 use runtime::http::Deadline;
-use runtime::secrets::Secrets;
+use runtime::secrets::{Keys, Secrets};
 use runtime::settings::Host;
 use runtime::telemetry::{self, Output};
 use serde_json::Value;
@@ -55,7 +55,7 @@ async fn set_up() -> Option<Submit> {
     let aws = aws::sdk_config().await;
     let store = Arc::new(DynamoStore::new(&aws, table_name));
     let queue = Arc::new(SqsQueue::new(&aws, queue_url));
-    let secrets = Arc::new(Secrets::from_secrets_manager(&aws, secret_arn));
+    let secrets = Arc::new(Secrets::from_secrets_manager(&aws, secret_arn).keeping(Keys::suffice_for_submit));
     let submit = Submit::new(settings, store, queue, secrets);
     if let Ok(Err(error)) = tokio::time::timeout(WARM_UP, submit.warm_up()).await {
         tracing::warn!(%error, "the keys could not be read yet; the first event tries again");
@@ -72,7 +72,8 @@ async fn handle(submit: Option<&Submit>, event: LambdaEvent<Box<RawValue>>) -> R
     match (event, submit) {
         (Event::Request(request), Some(submit)) => {
             let response = submit.handle(&request, deadline).await;
-            println!("{}", metrics::of_response(&response, submit.known_quota(), Utc::now()));
+            let (quota, refusals) = (submit.known_quota(), submit.take_refusals());
+            println!("{}", metrics::of_response(&response, quota, refusals, Utc::now()));
             Ok(lambda::response(response))
         }
         (Event::Request(_), None) => Ok(lambda::response(api::misconfigured_problem().response())),

@@ -25,14 +25,21 @@ pub fn of_work(work: &Work, now: DateTime<Utc>) -> String {
     line("submit-worker", &metrics, now)
 }
 
-/// How the API answered one request, and what is left of the quota if it is known.
+/// How the API answered one request, what is left of the quota if it is known, and how often VMRay refused the key
+/// meanwhile.
 #[must_use]
-pub fn of_response(response: &Response, quota_remaining: Option<u64>, now: DateTime<Utc>) -> String {
+pub fn of_response(
+    response: &Response,
+    quota_remaining: Option<u64>,
+    refusals: u64,
+    now: DateTime<Utc>,
+) -> String {
     let status = response.status;
     let metrics = [
         count("Requests", 1),
         count("RequestsRefused", u64::from((400..500).contains(&status))),
         count("RequestsFailed", u64::from(status >= 500)),
+        count("VmrayUnauthorized", refusals),
         // What is not known is not told: a number that is none is left out.
         ("QuotaRemaining", quota_remaining.map_or(f64::NAN, as_number), Unit::Count),
     ];
@@ -60,7 +67,7 @@ mod tests {
     fn a_quota_that_is_not_known_is_not_told() {
         let response = Response::json(200, &());
         let now = DateTime::UNIX_EPOCH;
-        assert!(!of_response(&response, None, now).contains("QuotaRemaining"));
-        assert!(of_response(&response, Some(5), now).contains("\"QuotaRemaining\":5"));
+        assert!(!of_response(&response, None, 0, now).contains("QuotaRemaining"));
+        assert!(of_response(&response, Some(5), 0, now).contains("\"QuotaRemaining\":5"));
     }
 }

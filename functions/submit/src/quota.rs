@@ -80,7 +80,9 @@ impl VmrayAccess {
     async fn ask_for_quota(&self, deadline: Deadline) -> Option<Quota> {
         let deadline = Deadline::at(Instant::now() + PATIENCE.min(deadline.remaining()));
         let vmray = self.client(PATIENCE, deadline).await.ok()?;
-        match deadline.bound(vmray.quota()).await? {
+        let quota = deadline.bound(vmray.quota()).await;
+        self.note_refusals(&vmray);
+        match quota? {
             Ok(quota) => Some(quota.into()),
             Err(error) => {
                 tracing::debug!(%error, "VMRay does not say the quota");

@@ -69,6 +69,11 @@ impl Submit {
         self.worker.work(message, deadline).await
     }
 
+    /// How often VMRay has refused the key while callers were answered, since this was last asked.
+    pub fn take_refusals(&self) -> u64 {
+        self.vmray.take_refusals()
+    }
+
     /// What is left of the quota, as far as it is known already.
     #[must_use]
     pub fn known_quota(&self) -> Option<u64> {

@@ -34,6 +34,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("SUBMIT_ANALYSIS_CACHING", "disabled, enabled, smart, legacy", Unset::Nothing, "whether VMRay may answer from earlier analyses; unset: the API key's default"),
     setting("SUBMIT_ALLOW_SHAREABLE", BOOLEAN, Unset::Means("false"), "whether callers may let VMRay share hashes with third parties"),
     setting("ALLOW_SENSITIVE_URLS", BOOLEAN, Unset::Means("false"), "whether password-reset links, signed URLs and the like may be sent to VMRay"),
+    setting("UNWRAP_LINKS", BOOLEAN, Unset::Means("true"), "whether the target of a link that a mail gateway has wrapped is judged and sent instead of the link"),
     setting("OWN_DOMAINS", "list of hosts", Unset::Nothing, "hosts whose URLs are never sent, subdomains included; `own_domains` of the secret are added"),
     setting("DENY", "list of hosts, `*.suffix`, networks", Unset::Nothing, "whose URLs are never sent; `deny` of the secret is added"),
     setting("VERDICT_REFRESH_MS", MILLISECONDS, Unset::Means("10000"), "how often VMRay is asked for the verdicts of a batch while somebody asks for it"),
@@ -109,7 +110,7 @@ pub struct SubmitDefaults {
 }
 
 /// Which URLs are never sent. The lists are only split here: the gate knows what may stand in them.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct GateSettings {
     /// Our own hosts.
     pub own_domains: Vec<String>,
@@ -117,6 +118,8 @@ pub struct GateSettings {
     pub deny: Vec<String>,
     /// Links with tokens may be sent.
     pub allow_sensitive: bool,
+    /// The target of a wrapped link is sent instead of the link.
+    pub unwrap_links: bool,
 }
 
 /// How long things are waited for and remembered.
@@ -249,6 +252,7 @@ impl GateSettings {
         let own_domains = reader.optional("OWN_DOMAINS", parse::list);
         let deny = reader.optional("DENY", parse::list);
         let allow_sensitive = reader.value("ALLOW_SENSITIVE_URLS", parse::boolean);
+        let unwrap_links = reader.value("UNWRAP_LINKS", parse::boolean);
         if allow_sensitive == Some(true) {
             reader.warn(
                 "ALLOW_SENSITIVE_URLS",
@@ -259,6 +263,7 @@ impl GateSettings {
             own_domains: own_domains?.unwrap_or_default(),
             deny: deny?.unwrap_or_default(),
             allow_sensitive: allow_sensitive?,
+            unwrap_links: unwrap_links?,
         })
     }
 }

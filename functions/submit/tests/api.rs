@@ -235,13 +235,59 @@ async fn strange_signs_in_a_url_neither_pass_nor_break_anything() {
 }
 
 #[tokio::test]
-async fn a_token_comes_back_to_the_call_that_brought_it_and_to_nobody_later() {
+async fn a_link_that_opens_something_is_not_kept() {
     let bridge = Bridge::new().await;
     let url = "https://a.example/reset?token=eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl";
-    let first = bridge.post(SUBMIT, json!([url]).to_string()).await;
-    assert_eq!((first.codes(), &first.json["results"][0]["input"]), (vec!["sensitive_token"], &json!(url)));
+    let first = bridge.post(SUBMIT, json!([{"id": url, "value": url}]).to_string()).await;
+    let shown = json!("https://a.example/…");
+    assert_eq!((first.codes(), &first.json["results"][0]["input"]), (vec!["sensitive_token"], &shown));
+    assert_eq!(first.json["results"][0]["id"], shown);
     let later = bridge.get(&format!("/v1/submissions/{}", first.batch())).await;
     assert_eq!((later.codes(), &later.json["results"][0]["input"]), (vec!["sensitive_token"], &Value::Null));
+}
+
+#[tokio::test]
+async fn a_secret_is_neither_shown_nor_kept_whatever_its_text_is_refused_for() {
+    let bridge = Bridge::new().await;
+    let long = format!("http://a.example/?password=hunter2&x={}", "x".repeat(9_000));
+    let cases = [
+        ("http://user:hunter2@a.example/", "credentials_in_url"),
+        ("http://user:hunter2@a.example:99999/", "not_a_url"),
+        ("http://10.0.0.1/reset?token=hunter2abc", "private_host"),
+        ("ftp://user:hunter2@a.example/", "unsupported_scheme"),
+        (&long, "too_long"),
+        ("the password is hunter2", "not_a_url"),
+        ("curl -H \"Authorization: Bearer hunter2\" https://a.example/", "not_a_url"),
+        ("12345678:hunter2hunter2hunter2hunter2hunter2", "not_a_url"),
+    ];
+    let values: Vec<_> = cases.iter().map(|(text, _)| json!({"id": text, "value": text})).collect();
+    let mut inputs = values.clone();
+    inputs.push(json!({"id": 1, "type": "password: hunter2", "value": "x"}));
+    let first = bridge.post(SUBMIT, json!(inputs).to_string()).await;
+    let mut codes: Vec<_> = cases.iter().map(|(_, code)| *code).collect();
+    codes.push("not_a_url");
+    assert_eq!(first.codes(), codes);
+    let later = bridge.get(&format!("/v1/submissions/{}", first.batch())).await;
+    let check = bridge.post("/v1/check", json!(values).to_string()).await;
+    for answer in [first, later, check] {
+        assert!(!answer.text.contains("hunter2"), "{}", answer.text);
+    }
+}
+
+#[tokio::test]
+async fn the_result_of_a_wrapped_link_says_who_had_wrapped_it() {
+    let wrapped = "https://eur01.safelinks.protection.outlook.com/?url=https%3A%2F%2Fb.example%2F&data=victim%40a.example";
+    let bridge = Bridge::new().await;
+    let answer = bridge.post(SUBMIT, json!([wrapped, "https://b.example/"]).to_string()).await;
+    let results = &answer.json["results"];
+    assert_eq!(
+        (&results[0]["url"], &results[0]["unwrapped_from"]),
+        (&json!("https://b.example/"), &json!("safe_links"))
+    );
+    assert_eq!((&results[1]["source"], &results[1]["unwrapped_from"]), (&json!("duplicate"), &Value::Null));
+    let leaving = Bridge::with(&[("UNWRAP_LINKS", "false")]).await;
+    let answer = leaving.post(SUBMIT, json!([wrapped]).to_string()).await;
+    assert_eq!(answer.json["results"][0]["url"], wrapped);
 }
 
 #[tokio::test]
@@ -358,7 +404,7 @@ async fn another_method_is_told_which_ones_there_are() {
         ("DELETE", "/v1/submissions/x", "GET"),
         ("GET", "/v1/submissions/x/retry", "POST"),
         ("GET", "/v1/check/", "POST"),
-        ("POST", "/health", "GET"),
+        ("POST", "/health", "GET, HEAD"),
     ] {
         let answer = bridge.send(request(method, path, &[], "")).await;
         assert_problem(&answer, 405, "method-not-allowed");

@@ -20,6 +20,7 @@ use submit::ledger::entry::{Entry, FailureCode, State};
 use submit::ledger::outcome::{Source, Status, error_codes};
 use submit::ledger::{Put, Versioned, entry_key};
 use submit::options::Options;
+use submit::url::Wrapper;
 use vmray::model::{SampleId, SubmissionId, Verdict};
 use vmray::parameters::AnalysisCaching;
 
@@ -136,6 +137,7 @@ fn every_word_of_the_answers_is_in_the_document_and_no_other() {
     assert_eq!(document.words("Status"), words(Status::ALL, |status| status.as_str().to_owned()));
     assert_eq!(document.words("Status"), words(Status::ALL, serialized));
     assert_eq!(document.words("Source"), words(Source::ALL, serialized));
+    assert_eq!(document.words("Wrapper"), words(Wrapper::ALL, serialized));
     assert_eq!(document.words("Action"), words(Action::ALL, serialized));
     assert_eq!(document.words("ErrorCode"), words(error_codes(), str::to_owned));
     let verdicts = [Verdict::NotAvailable, Verdict::Clean, Verdict::Suspicious, Verdict::Malicious];

@@ -19,3 +19,4 @@ pub mod runtime_api;
 pub mod served;
 pub mod submit;
 pub mod template;
+pub mod tls;

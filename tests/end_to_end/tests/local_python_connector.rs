@@ -2,10 +2,44 @@
 
 #![allow(clippy::unwrap_used)]
 
-use end_to_end::local::{World, estate, file_name, position, samples, submission_id};
-use serde_json::Value;
+use end_to_end::local::{
+    CONNECTOR, OPENCTI_TOKEN, World, estate, file_name, minute, position, samples, submission_id,
+};
+use serde_json::{Value, json};
 use simulators::estate::Part;
 use simulators::faults::Fault;
+
+/// Sends one GraphQL call, as the Python library does.
+async fn python_library(world: &World, query: &str, variables: Value) {
+    let request = reqwest::Client::new().post(format!("{}/graphql", world.opencti.url()));
+    let body = json!({"query": query, "variables": variables}).to_string();
+    let request = request.bearer_auth(OPENCTI_TOKEN).header("content-type", "application/json").body(body);
+    let answer: Value = serde_json::from_str(&request.send().await.unwrap().text().await.unwrap()).unwrap();
+    assert_eq!(answer["errors"], Value::Null, "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connector_that_the_python_library_registered_is_taken_over() {
+    let world = World::new(estate(6)).await.setting("FEED_OVERLAP", "PT0S");
+    let everything = json!({"input": {
+        "id": CONNECTOR, "name": "VMRay Platform", "type": "EXTERNAL_IMPORT", "scope": ["not-applicable"], "auto": false,
+        "auto_update": false, "enrichment_resolution": "none", "only_contextual": false, "playbook_compatible": false,
+        "listen_callback_uri": null,
+    }});
+    let register = "mutation RegisterConnector($input: RegisterConnectorInput) { registerConnector(input: $input) { id } }";
+    python_library(&world, register, everything).await;
+    let last_run = minute(4).format("%Y-%m-%dT%H:%M:%S").to_string();
+    let state = json!({"last_run": last_run, "failed_sample_id": null}).to_string();
+    let ping =
+        "mutation PingConnector($id: ID!, $state: String) { pingConnector(id: $id, state: $state) { id } }";
+    python_library(&world, ping, json!({"id": CONNECTOR, "state": state})).await;
+
+    let findings = world.ask(&["doctor"]).await;
+    assert_eq!(findings["healthy"], true, "{findings}");
+    let answer = world.ingest_all().await;
+    assert_eq!((&answer["window"]["from"], world.arrived()), (&json!(position(4)), samples([4, 5, 6])));
+    assert_eq!(world.ingest_all().await["samples"], 0, "the next run goes on from its own position");
+}
 
 /// Runs, forgets everything and runs again. How many bundles each run pushed.
 async fn repeat(world: &World) -> usize {

@@ -151,14 +151,3 @@ async fn a_run_that_fails_leaves_the_quarantine_as_it_was() {
     assert_eq!(world.ingest().await["status"], "failed");
     assert_eq!(world.quarantine().await, before);
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn five_neighbours_that_are_forbidden_for_good_do_not_hold_up_later_samples_for_ever() {
-    let world = World::new(estate(20)).await.setting("INGEST_CONCURRENCY", "1");
-    (3..=7).for_each(|id| world.vmray.estate().forbid_sample(id, true));
-    assert_eq!(world.ingest().await["status"], "failed", "the alarm rings once");
-    let answer = world.ingest_all().await;
-    assert_eq!([&answer["samples"], &answer["quarantined"]], [13, 5]);
-    assert_eq!(world.arrived(), samples((1..=20).filter(|id| !(3..=7).contains(id))));
-    assert_eq!(answer["position"], position(20));
-}

@@ -230,6 +230,33 @@ async fn urls_that_vmray_makes_no_jobs_for_do_not_wait_for_each_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_vmray_says_of_a_url_is_repeated_without_the_url() {
+    let world = world(Duration::ZERO).await;
+    let secret = "https://victim.example/reset/7f3a?token=9c1d";
+    let said = |text: &str| SubmitAction::Error(format!("Cannot open {text}: not reachable"));
+    world.vmray.on_submit(SubmitRule::containing("refused", said(secret)));
+    world.vmray.on_submit(SubmitRule::containing("bare", said("victim.example/reset/7f3a?token=9c1d")));
+    world.vmray.on_submit(SubmitRule::containing(
+        "denied",
+        SubmitAction::Refused(400, format!("bad URL '{secret}'")),
+    ));
+    let served = world.serve().await;
+    let urls = ["refused", "bare", "denied"].map(|host| format!("http://{host}.example/"));
+    let (_, answer) = served.submit("/v1/submissions", &json!(urls)).await;
+    let done = served.until(&batch(&answer), |answer| answer["done"] == true).await;
+    assert_eq!(done["counts"]["failed"], 3, "{done}");
+    assert!(done["results"][0]["error_detail"].as_str().unwrap().contains("not reachable"), "{done}");
+    let page = format!("<html>{secret} is blocked</html>");
+    world.vmray.faults().add(Fault::any().body(502, "text/html", &page));
+    let (_, answer) = served.submit("/v1/submissions?wait=0", &json!(["http://blocked.example/"])).await;
+    let waits =
+        served.until(&batch(&answer), |answer| answer["results"][0]["error_detail"].is_string()).await;
+    for text in [done.to_string(), waits.to_string(), served.log()] {
+        assert!(!text.contains("7f3a") && !text.contains("9c1d"), "{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_says_nothing_holds_up_nobody() {
     let world = world(Duration::ZERO).await;
     let served = world.serve().await;
@@ -263,6 +290,153 @@ async fn a_body_that_never_ends_is_refused_at_its_limit() {
     assert_eq!(&answer, b"HTTP/1.1 413");
     drop(reading);
     sending.await.unwrap();
+}
+
+/// A body of the largest size that is allowed.
+const LARGEST_BODY: usize = 4 * 1024 * 1024;
+
+/// More clients than may be connected without a key.
+const CROWD: usize = 700;
+
+/// What `serve` may need at most.
+const MOST_MEMORY_MIB: u64 = 100;
+
+fn head_of_post(key: &str, more: &str) -> String {
+    format!("POST /v1/submissions HTTP/1.1\r\nhost: x\r\nx-api-key: {key}\r\n{more}\r\n\r\n")
+}
+
+/// Sends a whole body, whether somebody reads it or not, and gives the first line of what is answered.
+async fn answer_to_body(served: &Served, key: &str, body: &[u8]) -> String {
+    let head = head_of_post(key, &format!("content-length: {}", body.len()));
+    let (mut reading, mut writing) = served.connect().await.into_split();
+    let sending = async {
+        if writing.write_all(head.as_bytes()).await.is_ok() {
+            let _ = writing.write_all(body).await;
+        }
+    };
+    let mut answer = [0; 12];
+    let (_, read) = tokio::join!(sending, reading.read_exact(&mut answer));
+    read.unwrap();
+    String::from_utf8(answer.to_vec()).unwrap()
+}
+
+/// The most memory that a process has had so far.
+fn peak_memory_mib(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    peak.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() / 1024
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_bodies_of_strangers_are_refused_unread() {
+    let world = world(Duration::ZERO).await;
+    let served = world.serve().await;
+    let body = vec![b' '; LARGEST_BODY];
+    let calls = (0..400).map(|_| answer_to_body(&served, "no-key", &body));
+    let answers = futures::future::join_all(calls).await;
+    assert!(answers.iter().all(|answer| answer == "HTTP/1.1 401"));
+    let peak = peak_memory_mib(served.pid());
+    assert!(peak <= MOST_MEMORY_MIB, "{peak} MiB");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_bodies_of_callers_take_turns_in_memory() {
+    let world = world(Duration::ZERO).await;
+    let served = world.serve().await;
+    let body = vec![b' '; LARGEST_BODY];
+    let calls = (0..60).map(|_| answer_to_body(&served, &served.key, &body));
+    let answers = futures::future::join_all(calls).await;
+    assert!(answers.iter().all(|answer| answer == "HTTP/1.1 400"), "{answers:?}");
+    let peak = peak_memory_mib(served.pid());
+    assert!(peak <= MOST_MEMORY_MIB, "{peak} MiB");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_head_alone_decides_whether_a_body_is_wanted() {
+    let world = world(Duration::ZERO).await;
+    let served = world.serve().await;
+    let body = br#"{"url": "http://10.0.0.1/"}"#;
+    let fits = format!("content-length: {}", body.len());
+    for (key, more, said) in [
+        (served.key.as_str(), "content-length: 4194305".to_owned(), "HTTP/1.1 413"),
+        (&served.key, "content-length: 4194305\r\nexpect: 100-continue".to_owned(), "HTTP/1.1 413"),
+        ("no-key", fits.clone(), "HTTP/1.1 401"),
+        ("no-key", format!("{fits}\r\nexpect: 100-continue"), "HTTP/1.1 401"),
+        (&served.key, format!("{fits}\r\nexpect: 100-continue"), "HTTP/1.1 100"),
+    ] {
+        let mut connection = served.connect().await;
+        connection.write_all(head_of_post(key, &more).as_bytes()).await.unwrap();
+        let mut answer = [0; 12];
+        connection.read_exact(&mut answer).await.unwrap();
+        assert_eq!(String::from_utf8_lossy(&answer), said, "{more}");
+        if said.ends_with("100") {
+            connection.write_all(body).await.unwrap();
+            connection.read_exact(&mut [0; 13]).await.unwrap();
+            connection.read_exact(&mut answer).await.unwrap();
+            assert_eq!(&answer, b"HTTP/1.1 200", "nothing is left to send");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_of_clients_that_never_read_keeps_nobody_away() {
+    let world = world(Duration::ZERO).await;
+    let served = world.serve().await;
+    let requests = "GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n".repeat(1000);
+    let mut crowd = Vec::new();
+    for _ in 0..CROWD {
+        let connection = served.connect().await;
+        // As many as are taken; most clients of the crowd are put out for those that come later.
+        let _ = connection.try_write(requests.as_bytes());
+        crowd.push(connection);
+    }
+    assert_eq!(served.get("/health").await.0, 200);
+    assert_eq!(served.submit("/v1/check", &json!(["http://a.example/"])).await.0, 200);
+    let peak = peak_memory_mib(served.pid());
+    assert!(peak <= MOST_MEMORY_MIB, "{peak} MiB");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_is_idle_or_does_not_read_is_put_out_even_with_a_key() {
+    let world = world(Duration::ZERO).await;
+    let served = world.serve().await;
+    let idle = async {
+        let mut connection = served.connect().await;
+        connection.read_to_end(&mut Vec::new()).await.unwrap();
+    };
+    let deaf = async {
+        let mut connection = served.connect().await;
+        let request = format!(
+            "GET /v1/submissions?ids={} HTTP/1.1\r\nhost: x\r\nx-api-key: {}\r\n\r\n",
+            "x".repeat(5000),
+            served.key
+        );
+        // Ends when the server has closed the connection.
+        while connection.write_all(request.as_bytes()).await.is_ok() {}
+    };
+    tokio::join!(idle, deaf);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idempotency_key_that_is_no_text_is_refused_and_not_missed() {
+    let world = world(Duration::ZERO).await;
+    let served = world.serve().await;
+    for key in [b"l\xe4uft".as_slice(), "l\u{e4}uft".as_bytes()] {
+        let key = reqwest::header::HeaderValue::from_bytes(key).unwrap();
+        let request = served.request(reqwest::Method::POST, "/v1/submissions?wait=0");
+        let request = request.header("x-api-key", &served.key).header("idempotency-key", key);
+        let (status, answer) = read(request.body(r#"["http://a.example/"]"#).send().await.unwrap()).await;
+        assert_eq!((status, &answer["type"]), (400, &json!("urn:vmray-bridge:problem:invalid-parameter")));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_monitor_may_ask_with_head() {
+    let world = world(Duration::ZERO).await;
+    let served = world.serve().await;
+    let answer = served.request(reqwest::Method::HEAD, "/health").send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    assert_eq!(answer.text().await.unwrap(), "");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -335,6 +509,7 @@ async fn what_is_wrong_with_a_file_is_said_with_exit_code_2() {
         (vec!["submit", "/does/not/exist"], "cannot read"),
         (vec!["submit", "-o", "tag=x", path], "tags"),
         (vec!["submit", "-o", "retention_days=61", path], "retention_days"),
+        (vec!["submit", "-o", "force=true", "-o", "force=false", path], "given twice"),
     ] {
         let run = world.bridge(&arguments).run().await;
         assert_eq!(run.code, 2, "{run:?}");

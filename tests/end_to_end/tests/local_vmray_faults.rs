@@ -106,38 +106,6 @@ async fn a_request_that_hangs_once_is_repeated() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn four_bad_samples_in_a_row_are_quarantined_and_five_stop_the_run_once() {
-    for (bad, status) in [(4, "done"), (5, "failed")] {
-        let world = World::new(estate(20)).await.setting("INGEST_CONCURRENCY", "1");
-        (1..=bad).for_each(|id| world.vmray.estate().forbid_sample(id, true));
-        let answer = world.ingest().await;
-        assert_eq!(answer["status"], status, "{bad}");
-        let quarantined = if bad == 4 { 4 } else { 0 };
-        assert_eq!(answer["quarantined"], quarantined, "{bad}");
-        let passed_all = answer["position"] == position(20);
-        assert_eq!(passed_all, bad == 4, "{bad}: {}", answer["position"]);
-        world.ingest_all().await;
-        assert_eq!(
-            world.arrived(),
-            samples(bad + 1..=20),
-            "the next run tells bad samples from a bad server"
-        );
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn many_bad_samples_among_few_good_ones_stop_one_run_and_then_go_to_quarantine() {
-    let world = World::new(estate(10)).await;
-    for id in [1, 2, 4, 5, 7, 8] {
-        world.vmray.estate().forbid_sample(id, true);
-    }
-    assert_eq!(world.ingest().await["status"], "failed");
-    let answer = world.ingest_all().await;
-    assert_eq!([&answer["quarantined"], &answer["position"]], [&serde_json::json!(6), &position(10).into()]);
-    assert_eq!(world.arrived(), samples([3, 6, 9, 10]));
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_loses_its_rights_in_mid_run_stops_the_run_and_quarantines_nothing() {
     let world = World::new(estate(30)).await.setting("BUNDLE_MAX_OBJECTS", "60");
     world.vmray.faults().add(Fault::on("GET /rest/sample/*").from(40).status(403));
@@ -148,22 +116,6 @@ async fn a_key_that_loses_its_rights_in_mid_run_stops_the_run_and_quarantines_no
     world.heal();
     world.ingest_all().await;
     assert_eq!(world.arrived(), samples(1..=30));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn over_half_of_the_samples_failing_for_one_reason_is_not_their_fault() {
-    let world = World::new(estate(12)).await;
-    for id in [1, 2, 4, 5, 7, 8, 10, 11] {
-        world.vmray.estate().forbid_sample(id, true);
-    }
-    let answer = world.ingest().await;
-    assert_eq!([&answer["status"], &answer["error_kind"]], ["failed", "SystemicFailure"]);
-    assert_eq!(world.quarantine().await, Vec::<Value>::new());
-    assert_eq!(world.arrived(), samples([3, 6, 9, 12]), "what is good arrives all the same");
-    (1..=12).for_each(|id| world.vmray.estate().forbid_sample(id, false));
-    let answer = world.ingest_all().await;
-    assert_eq!(answer["samples"], 8, "what has arrived is not delivered again");
-    assert_eq!(world.arrived(), samples(1..=12));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -100,7 +100,7 @@ impl Answer {
     pub(crate) fn json(status: u16, body: &Value) -> Self {
         Self {
             status,
-            content_type: "application/json".to_owned(),
+            content_type: "application/json; charset=utf-8".to_owned(),
             retry_after: None,
             body: body.to_string().into_bytes(),
         }
@@ -109,7 +109,7 @@ impl Answer {
     pub(crate) fn html(status: u16, body: &str) -> Self {
         Self {
             status,
-            content_type: "text/html".to_owned(),
+            content_type: "text/html; charset=utf-8".to_owned(),
             retry_after: None,
             body: body.as_bytes().to_vec(),
         }

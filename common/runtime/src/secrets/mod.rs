@@ -2,7 +2,7 @@
 //!
 //! They come from a [`Source`]: AWS Secrets Manager ([`Secrets::from_secrets_manager`]) or, on one machine, the
 //! environment ([`Secrets::from_environment`]). [`Secrets`] keeps them for five minutes, and reads them again when a
-//! server has answered 401.
+//! server has answered 401. A set that lacks a needed key is not kept.
 //!
 //! Nothing in here prints a value: not `Debug`, not an error, not a log line.
 
@@ -65,6 +65,19 @@ impl Keys {
     /// `OpenCTI`'s token, or the error that says where it is missing.
     pub fn opencti(&self) -> Result<&SecretString, SecretsError> {
         self.require(self.opencti_token.as_ref(), "opencti_token", "OPENCTI_TOKEN")
+    }
+
+    /// Whether all that `ingest` needs is there.
+    #[must_use]
+    pub fn suffice_for_ingest(&self) -> bool {
+        self.vmray_api_key.is_some() && self.opencti_token.is_some()
+    }
+
+    /// Whether all that `submit` needs is there.
+    #[must_use]
+    pub fn suffice_for_submit(&self) -> bool {
+        let callers = self.callers.as_ref().and_then(Value::as_object);
+        self.vmray_api_key.is_some() && callers.is_some_and(|callers| !callers.is_empty())
     }
 
     /// Where the keys come from, for messages: an ARN or "the environment".
@@ -150,6 +163,7 @@ pub trait Source: Send + Sync {
 /// The keys, kept for five minutes.
 pub struct Secrets {
     source: Box<dyn Source>,
+    is_complete: fn(&Keys) -> bool,
     kept: Mutex<Kept>,
 }
 
@@ -169,7 +183,13 @@ impl Secrets {
     /// Keys from any source. Nothing is read yet.
     #[must_use]
     pub fn new(source: Box<dyn Source>) -> Self {
-        Self { source, kept: Mutex::default() }
+        Self { source, is_complete: |_| true, kept: Mutex::default() }
+    }
+
+    /// Keeps only sets of keys that are complete: a key that is still blank is about to be filled in.
+    #[must_use]
+    pub fn keeping(self, is_complete: fn(&Keys) -> bool) -> Self {
+        Self { is_complete, ..self }
     }
 
     /// Keys from the JSON secret `arn` of AWS Secrets Manager, always its `AWSCURRENT` version.
@@ -215,7 +235,7 @@ impl Secrets {
 
     async fn read_into(&self, kept: &mut Kept) -> Result<Arc<Keys>, SecretsError> {
         let keys = Arc::new(self.source.read().await?);
-        kept.keys = Some((Arc::clone(&keys), Instant::now()));
+        kept.keys = (self.is_complete)(&keys).then(|| (Arc::clone(&keys), Instant::now()));
         Ok(keys)
     }
 }

@@ -125,6 +125,32 @@ async fn keys_are_kept_for_five_minutes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn keys_that_lack_a_needed_one_are_read_again_at_once() {
+    let (vault, secrets) = Vault::holding(r#"{"vmray_api_key": "v", "opencti_token": " "}"#);
+    let secrets = secrets.keeping(Keys::suffice_for_ingest);
+    assert!(secrets.keys().await.unwrap().opencti().is_err());
+    vault.set(r#"{"vmray_api_key": "v", "opencti_token": "o"}"#);
+    assert!(secrets.keys().await.unwrap().opencti().is_ok());
+    secrets.keys().await.unwrap();
+    assert_eq!(vault.reads(), 2, "a complete set is kept");
+}
+
+#[test]
+fn what_each_function_needs_is_known() {
+    for (text, ingest, submit) in [
+        (r#"{"vmray_api_key": "", "opencti_token": ""}"#, false, false),
+        (r#"{"vmray_api_key": "v", "opencti_token": ""}"#, false, false),
+        (r#"{"vmray_api_key": "v", "opencti_token": "o"}"#, true, false),
+        (r#"{"vmray_api_key": "v", "callers": {}}"#, false, false),
+        (r#"{"vmray_api_key": "", "callers": {"soar": {}}}"#, false, false),
+        (r#"{"vmray_api_key": "v", "callers": {"soar": {}}}"#, false, true),
+    ] {
+        let keys = Keys::from_json("s", text).unwrap();
+        assert_eq!((keys.suffice_for_ingest(), keys.suffice_for_submit()), (ingest, submit), "{text}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_refused_key_is_read_again_once() {
     let (vault, secrets) = Vault::holding(r#"{"vmray_api_key": "old"}"#);
     let old = secrets.keys().await.unwrap();

@@ -228,6 +228,7 @@ pub struct VmrayClient {
     deadline: Deadline,
     gate: Arc<Gate>,
     calls: AtomicU64,
+    refusals: AtomicU64,
 }
 
 impl VmrayClient {
@@ -241,7 +242,16 @@ impl VmrayClient {
         deadline: Deadline,
     ) -> Self {
         let gate = Arc::new(Gate::new(policy.concurrency.max(1)));
-        Self { http, base, key, policy, deadline, gate, calls: AtomicU64::new(0) }
+        Self {
+            http,
+            base,
+            key,
+            policy,
+            deadline,
+            gate,
+            calls: AtomicU64::new(0),
+            refusals: AtomicU64::new(0),
+        }
     }
 
     /// Counts its requests together with those of other clients, and shares what they have learned from throttling.
@@ -253,6 +263,11 @@ impl VmrayClient {
     /// Requests sent so far, repeats included.
     pub fn calls(&self) -> u64 {
         self.calls.load(Ordering::Relaxed)
+    }
+
+    /// Reads so far for which VMRay has refused the key (401).
+    pub fn refusals(&self) -> u64 {
+        self.refusals.load(Ordering::Relaxed)
     }
 
     /// The finished submissions of a window; with `min_id` those from that number on, lowest number first.
@@ -419,6 +434,7 @@ impl VmrayClient {
                 return Ok(answer);
             }
         }
+        self.refusals.fetch_add(1, Ordering::Relaxed);
         Err(VmrayError::Unauthorized { what: what.to_owned(), origin: keys.origin().to_owned() })
     }
 

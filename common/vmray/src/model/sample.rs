@@ -19,7 +19,7 @@ pub struct Sample {
     pub filename: Option<String>,
     /// Its size in bytes.
     pub filesize: Option<u64>,
-    /// The URL, if it is one.
+    /// The URL, if it is one; never blank.
     pub url: Option<String>,
     /// MD5.
     pub md5: Option<String>,
@@ -58,13 +58,11 @@ pub struct Sample {
 }
 
 impl Sample {
-    /// Whether it is a URL rather than a file.
+    /// Whether it is a URL rather than a file. A sample of VMRay's type URL may come without its URL, and is then known by
+    /// hash or name as files are.
     #[must_use]
     pub fn is_url(&self) -> bool {
-        match &self.kind {
-            Some(kind) => kind.eq_ignore_ascii_case("url"),
-            None => self.url.as_deref().is_some_and(|url| !url.trim().is_empty()),
-        }
+        self.url.is_some() && self.kind.as_deref().is_none_or(|kind| kind.eq_ignore_ascii_case("url"))
     }
 
     /// All its children's ids, from the list and from the relations, each once, in order.
@@ -80,6 +78,11 @@ impl Sample {
         let related = self.parent_relations.iter().filter_map(|relation| relation.parent_id);
         sorted_ids(self.parent_ids.iter().copied().chain(related), self.id)
     }
+}
+
+/// Whether a text has a character that can be seen.
+fn shows(text: &str) -> bool {
+    text.contains(|char: char| !char.is_whitespace() && !char.is_control() && char != '\u{feff}')
 }
 
 fn sorted_ids(ids: impl Iterator<Item = SampleId>, except: SampleId) -> Vec<SampleId> {
@@ -204,7 +207,7 @@ impl From<Wire> for Sample {
             kind: wire.sample_type,
             filename: wire.sample_filename.or(wire.submission_filename),
             filesize: wire.sample_filesize,
-            url: wire.sample_url,
+            url: wire.sample_url.filter(|url| shows(url)),
             md5: wire.sample_md5hash,
             sha1: wire.sample_sha1hash,
             sha256: wire.sample_sha256hash,

@@ -151,6 +151,9 @@ fn urls_are_samples_of_their_own_kind() {
     ));
     assert!(is_url(json!({"sample_id": 1, "sample_url": "http://a.test"})));
     assert!(!is_url(json!({"sample_id": 1, "sample_type": "Word Document", "sample_url": null})));
+    for without in [json!(null), json!(""), json!(" \u{feff}")] {
+        assert!(!is_url(json!({"sample_id": 1, "sample_type": "URL", "sample_url": without})));
+    }
     assert!(!is_url(json!({"sample_id": 1})));
 }
 

@@ -4,6 +4,8 @@
 //! Facts it stands on: registering is an upsert and leaves the state alone; a ping while a reset is pending only
 //! clears the reset, any other ping stores exactly the state it carries, and a missing one wipes it; only a reset (or
 //! creation) changes `connector_state_timestamp`. An import with an unknown marking is stored *without* marking.
+//! Registering patches what is left out to null, which the platform refuses once another client, such as the Python
+//! library, has sent it: so every field that the library sends is sent here as well.
 
 use chrono::{DateTime, NaiveDateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -199,8 +201,11 @@ pub async fn register(
         "type": "EXTERNAL_IMPORT",
         "scope": identity.scope,
         "auto": false,
+        "auto_update": false,
+        "enrichment_resolution": "none",
         "only_contextual": false,
         "playbook_compatible": false,
+        "listen_callback_uri": null,
     });
     let data: Data = opencti.call(REGISTER, json!({ "input": input })).await?;
     Ok(data.registered)

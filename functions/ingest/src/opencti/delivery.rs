@@ -1,16 +1,16 @@
 //! Pushing bundles: one call each, never a work of our own. The platform makes the work itself and its workers close
 //! it, so that nothing of ours can be left open.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 
 use mapping::MappedSample;
 use runtime::http::Deadline;
 use serde::{Deserialize, Serialize};
-use stix::{Bundle, StixId};
+use stix::{Body, Bundle, LeftOut, Object, StixId};
 use vmray::model::SampleId;
 
 use super::client::{OpenctiClient, OpenctiError, Operation};
-use crate::health::TOO_MANY;
+use crate::proof::{Systemic, Unproven};
 
 const PUSH: Operation = Operation {
     name: "stixBundlePush",
@@ -35,8 +35,19 @@ struct Data {
 pub enum Delivered {
     /// Accepted; imported a little later.
     Accepted(SampleId),
-    /// Not taken, however often, while the platform answers.
+    /// Not taken, however often, while it takes others.
     Refused(SampleId, OpenctiError),
+}
+
+/// Why nothing more is pushed.
+#[derive(Debug, thiserror::Error)]
+pub enum DeliveryError {
+    /// The platform as a whole failed.
+    #[error(transparent)]
+    Opencti(#[from] OpenctiError),
+    /// It takes nothing at all.
+    #[error(transparent)]
+    Systemic(#[from] Systemic),
 }
 
 /// Pushes bundles and counts them.
@@ -48,8 +59,8 @@ pub struct Delivery<'a> {
     dry_run: bool,
     until: Deadline,
     pushed_labels: HashSet<StixId>,
-    /// Samples that earlier runs could not bring in either.
-    suspects: BTreeSet<SampleId>,
+    /// Samples that were refused, and the platform has taken nothing since.
+    refused: Unproven<(SampleId, OpenctiError)>,
     /// Bundles accepted.
     pub bundles: u64,
     /// Objects in them.
@@ -59,20 +70,14 @@ pub struct Delivery<'a> {
 impl<'a> Delivery<'a> {
     /// For one run, which pushes nothing after `until`. A dry run counts and pushes nothing at all.
     #[must_use]
-    pub fn new(
-        opencti: &'a OpenctiClient,
-        connector_id: &'a str,
-        dry_run: bool,
-        until: Deadline,
-        suspects: BTreeSet<SampleId>,
-    ) -> Self {
+    pub fn new(opencti: &'a OpenctiClient, connector_id: &'a str, dry_run: bool, until: Deadline) -> Self {
         Self {
             opencti,
             connector_id,
             dry_run,
             until,
             pushed_labels: HashSet::new(),
-            suspects,
+            refused: Unproven::default(),
             bundles: 0,
             objects: 0,
         }
@@ -85,37 +90,49 @@ impl<'a> Delivery<'a> {
         &mut self,
         samples: Vec<MappedSample>,
         results: &mut Vec<Delivered>,
-    ) -> Result<(), OpenctiError> {
+    ) -> Result<(), DeliveryError> {
         let mut pending = vec![samples];
         while let Some(samples) = pending.pop() {
-            if let Some(error) = self.refuses_everything(results) {
-                return Err(error);
-            }
             match self.push_once(&samples).await {
-                Ok(()) => results
-                    .extend(samples.iter().map(|sample| Delivered::Accepted(SampleId(sample.sample_id)))),
+                Ok(()) => {
+                    self.works(results);
+                    results
+                        .extend(samples.iter().map(|sample| Delivered::Accepted(SampleId(sample.sample_id))));
+                }
                 Err(error) if error.is_about_the_bundle() => match <[MappedSample; 1]>::try_from(samples) {
-                    Ok([sample]) => results.push(self.push_alone(sample, error).await?),
+                    Ok([sample]) => self.push_alone(sample, error, results).await?,
                     Err(samples) => {
                         tracing::warn!(%error, samples = samples.len(), "a bundle was not taken: pushing it in parts");
                         pending.extend(parts(samples, &error));
                     }
                 },
-                Err(error) => return Err(error),
+                Err(error) => return Err(error.into()),
             }
         }
         Ok(())
     }
 
-    /// Whether the last samples were refused one after the other: a platform that is down need not be asked for each of
-    /// a hundred more.
-    fn refuses_everything(&self, results: &[Delivered]) -> Option<OpenctiError> {
-        let refused = |result: &&Delivered| matches!(result, Delivered::Refused(sample, error) if !error.is_too_large() && !self.suspects.contains(sample));
-        let in_a_row = results.iter().rev().take_while(refused).count();
-        match results.last() {
-            Some(Delivered::Refused(_, error)) if in_a_row >= TOO_MANY => Some(error.clone()),
-            _ => None,
+    /// Decides about the samples that were refused: the platform takes others, or nothing at all.
+    pub async fn decide(&mut self, results: &mut Vec<Delivered>) -> Result<(), DeliveryError> {
+        let Some((_, refusal)) = self.refused.last() else { return Ok(()) };
+        let detail = refusal.to_string();
+        match self.push_bundle(&author_alone()).await {
+            Ok(()) => {
+                self.works(results);
+                Ok(())
+            }
+            Err(error) if error.is_about_the_bundle() => {
+                let proof = format!("OpenCTI does not even take the author alone ({error})");
+                Err(Systemic { count: self.refused.len(), proof, detail }.into())
+            }
+            Err(error) => Err(error.into()),
         }
+    }
+
+    /// The platform has taken something: what was refused before is the samples' own fault.
+    fn works(&mut self, results: &mut Vec<Delivered>) {
+        let refused = self.refused.prove().into_iter();
+        results.extend(refused.map(|(sample, error)| Delivered::Refused(sample, error)));
     }
 
     /// One sample whose bundle was not taken. If it was too large it goes in parts: each stands alone, and the platform
@@ -124,25 +141,32 @@ impl<'a> Delivery<'a> {
         &mut self,
         sample: MappedSample,
         mut error: OpenctiError,
-    ) -> Result<Delivered, OpenctiError> {
+        results: &mut Vec<Delivered>,
+    ) -> Result<(), DeliveryError> {
         let id = SampleId(sample.sample_id);
-        let mut refused = vec![sample];
+        let mut refused = Some(sample);
         let mut pending = Vec::new();
         loop {
-            if let Some(part) = refused.pop() {
+            if let Some(part) = refused.take() {
                 match stix::halve(part) {
                     Ok((one, other)) if error.is_too_large() => pending.extend([other, one]),
-                    _ => return Ok(Delivered::Refused(id, error)),
+                    _ => {
+                        self.refused.add((id, error));
+                        return if self.refused.is_enough() { self.decide(results).await } else { Ok(()) };
+                    }
                 }
             }
-            let Some(part) = pending.pop() else { return Ok(Delivered::Accepted(id)) };
+            let Some(part) = pending.pop() else {
+                results.push(Delivered::Accepted(id));
+                return Ok(());
+            };
             match self.push_once(std::slice::from_ref(&part)).await {
-                Ok(()) => {}
+                Ok(()) => self.works(results),
                 Err(again) if again.is_about_the_bundle() => {
                     error = again;
-                    refused.push(part);
+                    refused = Some(part);
                 }
-                Err(error) => return Err(error),
+                Err(error) => return Err(error.into()),
             }
         }
     }
@@ -150,21 +174,33 @@ impl<'a> Delivery<'a> {
     async fn push_once(&mut self, samples: &[MappedSample]) -> Result<(), OpenctiError> {
         let bundle = Bundle::merge(samples, &self.pushed_labels);
         if !self.dry_run {
-            let variables = Variables { connector_id: self.connector_id, bundle: &bundle.json };
-            let data: Data = self.opencti.call_until(self.until, PUSH, variables).await?;
-            if data.pushed != Some(true) {
-                return Err(OpenctiError::Refused {
-                    operation: PUSH.name,
-                    code: "NOT_PUSHED".to_owned(),
-                    message: "the platform did not say that it took the bundle".to_owned(),
-                });
-            }
+            self.push_bundle(&bundle).await?;
         }
         self.bundles += 1;
         self.objects += bundle.object_count as u64;
         self.pushed_labels.extend(bundle.label_ids());
         Ok(())
     }
+
+    async fn push_bundle(&self, bundle: &Bundle) -> Result<(), OpenctiError> {
+        let variables = Variables { connector_id: self.connector_id, bundle: &bundle.json };
+        let data: Data = self.opencti.call_until(self.until, PUSH, variables).await?;
+        if data.pushed == Some(true) {
+            return Ok(());
+        }
+        Err(OpenctiError::Refused {
+            operation: PUSH.name,
+            code: "NOT_PUSHED".to_owned(),
+            message: "the platform did not say that it took the bundle".to_owned(),
+        })
+    }
+}
+
+/// The smallest bundle that is of any use. The platform has its only object already, or takes it as it is.
+fn author_alone() -> Bundle {
+    let author = Object::from(Body::Identity);
+    let sample = MappedSample { sample_id: 0, objects: vec![author], left_out: LeftOut::default() };
+    Bundle::merge(&[sample], &HashSet::new())
 }
 
 /// What to push instead of samples that were not taken together: halves when that was too large, else each alone. The

@@ -4,37 +4,37 @@ use std::collections::HashMap;
 
 use mapping::MappedSample;
 use stix::{BundleLimits, LeftOut, Packer};
-use tracing::info;
 use vmray::model::SampleId;
 
 use crate::pipeline::Work;
+use crate::proof::Unproven;
 use crate::quarantine::Reason;
 
-/// A sample that failed and is not yet quarantined.
-#[derive(Clone)]
+/// Samples of a pass that are read again when others fail: enough to find a good one behind a block of bad ones.
+const MOST_AHEAD: usize = 8;
+
+/// A sample that could not be ingested.
+#[derive(Debug)]
 pub(super) struct Failed {
     pub(super) work: Work,
     pub(super) reason: Reason,
     pub(super) detail: String,
-    /// Tries in this run.
-    pub(super) attempts: u32,
-}
-
-/// Whether a pass counts for the health of the servers: only first tries do.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Pass {
-    First,
-    Again,
 }
 
 /// Samples between mapping and delivery.
 pub(super) struct Arrivals {
     packer: Packer,
     packed: HashMap<SampleId, Packed>,
-    pub(super) pass: Pass,
-    pub(super) failures: Vec<Failed>,
-    /// Samples of which the outcome is known.
+    /// All samples of the pass, in their order.
+    samples: Vec<SampleId>,
+    /// How many of them have arrived.
     pub(super) finished: usize,
+    /// Those that VMRay did not give, and it has not been seen to work since.
+    pub(super) unproven: Unproven<Failed>,
+    /// Those that go to quarantine.
+    pub(super) failures: Vec<Failed>,
+    /// Those that are in quarantine now and worth another try in this run.
+    pub(super) again: Vec<Work>,
 }
 
 /// A sample of which some parts are not delivered yet.
@@ -45,8 +45,32 @@ struct Packed {
 }
 
 impl Arrivals {
-    pub(super) fn new(limits: BundleLimits, pass: Pass) -> Self {
-        Self { packer: Packer::new(limits), packed: HashMap::new(), pass, failures: Vec::new(), finished: 0 }
+    pub(super) fn new(limits: BundleLimits, works: &[Work]) -> Self {
+        Self {
+            packer: Packer::new(limits),
+            packed: HashMap::new(),
+            samples: works.iter().map(|work| work.sample_id).collect(),
+            finished: 0,
+            unproven: Unproven::default(),
+            failures: Vec::new(),
+            again: Vec::new(),
+        }
+    }
+
+    pub(super) fn is_complete(&self) -> bool {
+        self.finished == self.samples.len()
+    }
+
+    /// Samples of the pass that are still to come, the newest first and then evenly spread.
+    pub(super) fn ahead(&self) -> Vec<SampleId> {
+        let rest = self.samples.get(self.finished..).unwrap_or_default();
+        let mut ahead: Vec<SampleId> = (1..=MOST_AHEAD)
+            .rev()
+            .filter_map(|part| rest.get((rest.len() * part / MOST_AHEAD).checked_sub(1)?))
+            .copied()
+            .collect();
+        ahead.dedup();
+        ahead
     }
 
     /// Adds a sample, in parts if it is larger than a bundle; hands out the bundles that are full.
@@ -60,12 +84,6 @@ impl Arrivals {
         let parts = mapped.split(&limits);
         self.packed.insert(work.sample_id, Packed { work, left_out, parts: parts.len() });
         parts.into_iter().filter_map(|part| self.packer.add(part)).collect()
-    }
-
-    /// A sample cannot be ingested now.
-    pub(super) fn fail(&mut self, work: Work, reason: Reason, detail: String) {
-        info!(sample_id = work.sample_id.0, %reason, detail, "a sample could not be ingested");
-        self.failures.push(Failed { work, reason, detail, attempts: 1 });
     }
 
     /// What waits for a bundle to fill up.

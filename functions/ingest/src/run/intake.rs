@@ -1,9 +1,9 @@
-//! From the feed to the platform: everything new is read, mapped, packed, pushed and settled; what fails is tried once
-//! more and then quarantined.
+//! From the feed to the platform: everything new is read, mapped, packed, pushed and settled; what fails goes to
+//! quarantine and is tried once more.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 
-use chrono::{TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use mapping::MappedSample;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -11,24 +11,26 @@ use tracing::{info, warn};
 use vmray::client::Window;
 use vmray::model::{SampleId, Submission, Verdict};
 
-use super::arrivals::{Arrivals, Failed, Pass};
+use super::arrivals::{Arrivals, Failed};
 use super::{Ingest, Session, Stop};
-use crate::analysis::Reader;
+use crate::analysis::{Reader, Testimony};
 use crate::answer::{Answer, AskedWindow};
-use crate::cursor::StoredCursor;
-use crate::error::RunError;
+use crate::cursor::{Cursor, StoredCursor};
 use crate::feed::Feed;
-use crate::health::{Health, Systemic};
 use crate::opencti::client::OpenctiClient;
 use crate::opencti::delivery::{Delivered, Delivery};
 use crate::opencti::queue::Queue;
 use crate::pipeline::{Handed, Outcome, Pipeline, Work};
-use crate::progress::{Done, Progress};
-use crate::quarantine::{Failure, Quarantine, Reason, State};
+use crate::progress::{Portion, rows_of};
+use crate::proof::Systemic;
+use crate::quarantine::{Entry, Failure, Quarantine, Reason, State};
 
 /// Submissions that are listed before their samples are read: enough to see all submissions of one sample together, few
 /// enough for the memory.
 const LOOK_AHEAD: usize = 20_000;
+
+/// Failures that are written down together.
+const WRITTEN_TOGETHER: usize = 64;
 
 /// One run's state while it reads and delivers.
 pub(super) struct Intake<'a, 'c, 's> {
@@ -37,13 +39,14 @@ pub(super) struct Intake<'a, 'c, 's> {
     /// What is asked of VMRay.
     window: Window,
     delivery: Delivery<'a>,
-    progress: Progress,
+    portion: Portion,
+    /// The oldest finish time that was not listed yet.
+    unread_from: Option<DateTime<Utc>>,
     quarantine: Quarantine<'a>,
     queue: Queue,
     stored: &'c mut StoredCursor<'s>,
-    /// Not in manual windows and dry runs.
-    moves_cursor: bool,
-    health: Health,
+    /// Moves instead of the stored one in manual windows and dry runs.
+    aside: Option<Cursor>,
     /// Samples that this run has read.
     tried: BTreeSet<SampleId>,
     answer: &'c mut Answer,
@@ -61,31 +64,22 @@ impl<'a, 'c, 's> Intake<'a, 'c, 's> {
         let opencti = &session.opencti;
         let window = ingest.window(session.manual, &stored.cursor, session.started_at);
         answer.window = Some(AskedWindow { from: window.from, to: window.to });
-        let progress = if session.manual.is_some_and(|manual| manual.from.is_some()) {
-            Progress::new(window.from, TimeDelta::zero(), Done::default())
-        } else {
-            let position = stored.cursor.position.unwrap_or(ingest.settings.feed.initial_fetch);
-            Progress::new(position, ingest.overlap(), stored.cursor.done.clone())
-        };
+        let aside = session.manual.map(|manual| match manual.from {
+            Some(from) => Cursor::beginning_at(from),
+            None => stored.cursor.clone(),
+        });
         let connector_id = &ingest.settings.connector.id;
-        let suspects = stored.cursor.suspects.clone();
         Self {
             ingest,
             opencti,
             window,
-            delivery: Delivery::new(
-                opencti,
-                connector_id,
-                answer.dry_run,
-                session.times.push_until,
-                suspects.clone(),
-            ),
-            progress,
+            delivery: Delivery::new(opencti, connector_id, answer.dry_run, session.times.push_until),
+            portion: Portion::default(),
+            unread_from: None,
             quarantine,
             queue,
             stored,
-            moves_cursor: session.manual.is_none(),
-            health: Health::new(suspects),
+            aside,
             tried: BTreeSet::new(),
             answer,
         }
@@ -93,16 +87,6 @@ impl<'a, 'c, 's> Intake<'a, 'c, 's> {
 
     /// Everything that is new, and what is due of the quarantine.
     pub(super) async fn everything(&mut self, session: &Session) -> Result<(), Stop> {
-        let ended = self.take_in(session).await;
-        match &ended {
-            Ok(()) => self.stored.cursor.suspects.clear(),
-            Err(Stop::Failed(RunError::Systemic(_))) => self.stored.cursor.suspects = self.health.suspects(),
-            Err(_) => {}
-        }
-        ended
-    }
-
-    async fn take_in(&mut self, session: &Session) -> Result<(), Stop> {
         self.check_queue().await?;
         let settings = &self.ingest.settings.run;
         let reader = Reader::new(&session.vmray, &self.ingest.settings.mapping.sample_verdicts);
@@ -113,19 +97,27 @@ impl<'a, 'c, 's> Intake<'a, 'c, 's> {
             sample_timeout: settings.sample_timeout,
             start_until: session.times.start_until,
         };
-        let mut feed = Feed::new(&session.vmray, self.window);
-        while let Some(rows) = feed.next(LOOK_AHEAD, session.times.look_ahead_until()).await? {
+        let cursor = self.cursor();
+        let (position, known) = (cursor.position, cursor.handled.near_end());
+        let mut feed = Feed::new(&session.vmray, self.window, position.unwrap_or(self.window.from), known);
+        while let Some(listed) = feed.next(LOOK_AHEAD, session.times.look_ahead_until()).await? {
             self.answer.left_out.add_many("malformed_row", feed.take_malformed());
-            let works = self.begin(rows);
-            self.portion(&pipeline, works).await?;
+            self.unread_from = feed.unread_from();
+            let works = self.begin(listed).await?;
+            self.ingest_portion(&pipeline, works).await?;
             if Instant::now() >= pipeline.start_until {
                 return Err(Stop::OutOfTime);
             }
         }
         if session.manual.is_none() {
-            self.due(&pipeline).await?;
+            self.quarantine.forget_long_gone(Utc::now()).await?;
+            self.ingest_due(&pipeline).await?;
         }
         Ok(())
+    }
+
+    fn cursor(&mut self) -> &mut Cursor {
+        self.aside.as_mut().unwrap_or(&mut self.stored.cursor)
     }
 
     /// Back-pressure: nothing is fetched for a platform that cannot keep up.
@@ -138,21 +130,30 @@ impl<'a, 'c, 's> Intake<'a, 'c, 's> {
     }
 
     /// Settles what needs no work, and groups the rest by sample, in the order of first appearance.
-    fn begin(&mut self, rows: Vec<Submission>) -> Vec<Work> {
-        let new = self.progress.begin(rows);
-        self.answer.submissions += new.len() as u64;
+    async fn begin(&mut self, mut listed: Vec<Submission>) -> Result<Vec<Work>, Stop> {
+        let position = self.cursor().position.unwrap_or(self.window.from);
+        let rows = rows_of(&mut listed, position);
+        let unknown = self.cursor().handled.unknown(&rows);
+        for segment in self.stored.read_segments(&unknown).await? {
+            self.cursor().handled.learn(segment);
+        }
+        self.portion = Portion::new(rows, self.cursor());
         let mut works: Vec<Work> = Vec::new();
         let mut places: HashMap<SampleId, usize> = HashMap::new();
-        for row in new {
+        for row in listed {
+            if !self.portion.is_open(row.id) {
+                continue;
+            }
+            self.answer.submissions += 1;
             let Some(sample_id) = row.sample_id else {
                 warn!(submission_id = row.id.0, "a submission without a sample: nothing to ingest");
                 self.answer.left_out.add("submission_without_sample");
-                self.progress.settle(row.id);
+                self.settle(&[row]);
                 continue;
             };
             if row.verdict == Some(Verdict::Clean) {
                 self.answer.skipped += 1;
-                self.progress.settle(row.id);
+                self.settle(&[row]);
                 continue;
             }
             let place = *places.entry(sample_id).or_insert(works.len());
@@ -164,79 +165,37 @@ impl<'a, 'c, 's> Intake<'a, 'c, 's> {
             submissions.retain(|known| known.id != row.id);
             submissions.push(row);
         }
-        works
+        Ok(works)
     }
 
-    /// All samples of one portion of the feed; what fails is tried once more and then quarantined.
-    async fn portion(&mut self, pipeline: &Pipeline<'_>, works: Vec<Work>) -> Result<(), Stop> {
-        let (mut failures, mut stopped) = self.pass(pipeline, works, Pass::First).await;
-        if stopped.is_ok() && Instant::now() < pipeline.start_until {
-            (failures, stopped) = self.once_more(pipeline, failures).await;
+    /// All samples of one portion of the feed; what fails is tried once more.
+    async fn ingest_portion(&mut self, pipeline: &Pipeline<'_>, works: Vec<Work>) -> Result<(), Stop> {
+        let again = self.pass(pipeline, works).await?;
+        if Instant::now() < pipeline.start_until {
+            self.pass(pipeline, again).await?;
         }
-        self.save().await?;
-        // A run that fails quarantines nothing: what failed may not be the samples' fault.
-        if matches!(stopped, Err(Stop::Failed(_))) {
-            return stopped;
-        }
-        if let Err(systemic) = self.health.judge() {
-            self.clear(systemic, pipeline.reader).await?;
-        }
-        self.put_into_quarantine(failures).await?;
-        self.save().await?;
-        stopped
-    }
-
-    /// The second try in the same run, of all but what is certainly gone.
-    async fn once_more(
-        &mut self,
-        pipeline: &Pipeline<'_>,
-        failures: Vec<Failed>,
-    ) -> (Vec<Failed>, Result<(), Stop>) {
-        let (mut failures, retried): (Vec<_>, Vec<_>) =
-            failures.into_iter().partition(|failed| failed.reason == Reason::NotFound);
-        let works = retried.iter().map(|failed| failed.work.clone()).collect();
-        let (again, stopped) = self.pass(pipeline, works, Pass::Again).await;
-        let mut open: BTreeMap<SampleId, Failed> = retried
-            .into_iter()
-            .filter(|failed| self.progress.is_open(&failed.work.submissions))
-            .map(|failed| (failed.work.sample_id, failed))
-            .collect();
-        for failed in again {
-            open.insert(failed.work.sample_id, Failed { attempts: 2, ..failed });
-        }
-        failures.extend(open.into_values());
-        (failures, stopped)
+        self.save().await
     }
 
     /// What earlier runs have left in quarantine and is due now.
-    async fn due(&mut self, pipeline: &Pipeline<'_>) -> Result<(), Stop> {
-        let due = self.quarantine.due(Utc::now());
+    async fn ingest_due(&mut self, pipeline: &Pipeline<'_>) -> Result<(), Stop> {
+        let due = self.quarantine.due(Utc::now()).into_iter();
         let works = due
-            .into_iter()
             .filter(|entry| !self.tried.contains(&entry.sample_id))
             .map(|entry| Work { sample_id: entry.sample_id, submissions: entry.submissions })
             .collect();
-        let (failures, stopped) = self.pass(pipeline, works, Pass::Again).await;
-        if !matches!(stopped, Err(Stop::Failed(_))) {
-            self.put_into_quarantine(failures).await?;
-        }
-        stopped
+        self.pass(pipeline, works).await?;
+        Ok(())
     }
 
-    /// Reads, maps, packs and delivers. What failed comes back; an error means that the run is to stop, after what had
-    /// been delivered was settled.
-    async fn pass(
-        &mut self,
-        pipeline: &Pipeline<'_>,
-        works: Vec<Work>,
-        pass: Pass,
-    ) -> (Vec<Failed>, Result<(), Stop>) {
+    /// Reads, maps, packs and delivers samples, and puts those that fail into quarantine. Says which of these are worth
+    /// another try. When the run is to stop, what had been decided is settled and saved.
+    async fn pass(&mut self, pipeline: &Pipeline<'_>, works: Vec<Work>) -> Result<Vec<Work>, Stop> {
         if works.is_empty() {
-            return (Vec::new(), Ok(()));
+            return Ok(Vec::new());
         }
-        let expected = works.len();
         self.tried.extend(works.iter().map(|work| work.sample_id));
-        let mut arrivals = Arrivals::new(self.ingest.settings.run.bundle, pass);
+        let mut arrivals = Arrivals::new(self.ingest.settings.run.bundle, &works);
         let (to, mut from) = mpsc::unbounded_channel();
         let reading = async {
             pipeline.run(works, to).await;
@@ -244,17 +203,27 @@ impl<'a, 'c, 's> Intake<'a, 'c, 's> {
         };
         let delivering = async {
             while let Some(handed) = from.recv().await {
-                self.arrive(handed, &mut arrivals).await?;
+                self.arrive(handed, pipeline, &mut arrivals).await?;
             }
             self.deliver_rest(&mut arrivals).await?;
-            if arrivals.finished < expected { Err(Stop::OutOfTime) } else { Ok(()) }
+            self.decide_refusals(&mut arrivals).await?;
+            self.prove(pipeline, &mut arrivals).await?;
+            if arrivals.is_complete() { Ok(()) } else { Err(Stop::OutOfTime) }
         };
-        let stopped = futures::future::try_join(reading, delivering).await;
-        (arrivals.failures, stopped.map(|((), ())| ()))
+        let ended = futures::future::try_join(reading, delivering).await;
+        if !matches!(&ended, Err(stop) if stop.is_of_the_store()) {
+            self.put_into_quarantine(&mut arrivals).await?;
+        }
+        ended.map(|_| arrivals.again)
     }
 
     /// Takes one outcome; delivers when a bundle is full.
-    async fn arrive(&mut self, handed: Handed, arrivals: &mut Arrivals) -> Result<(), Stop> {
+    async fn arrive(
+        &mut self,
+        handed: Handed,
+        pipeline: &Pipeline<'_>,
+        arrivals: &mut Arrivals,
+    ) -> Result<(), Stop> {
         let work = handed.work;
         match handed.outcome {
             Outcome::Unfinished => return Ok(()),
@@ -263,50 +232,62 @@ impl<'a, 'c, 's> Intake<'a, 'c, 's> {
                 return Err(error.into());
             }
             Outcome::Filtered => {
-                self.note_read(arrivals.pass);
                 self.answer.skipped += work.submissions.len() as u64;
-                self.is_fine(&work).await?;
+                self.leave_behind(vec![work]).await?;
             }
             Outcome::Failed(reason, detail) => {
-                let sample = work.sample_id;
-                arrivals.fail(work, reason, detail.clone());
-                if arrivals.pass == Pass::First
-                    && let Err(systemic) = self.health.unreadable(sample, reason, &detail)
-                {
-                    self.deliver_rest(arrivals).await?;
-                    return Err(systemic.into());
+                info!(sample_id = work.sample_id.0, %reason, detail, "a sample could not be ingested");
+                let failed = Failed { work, reason, detail };
+                if reason.is_the_samples_own() {
+                    arrivals.failures.push(failed);
+                } else {
+                    arrivals.unproven.add(failed);
                 }
             }
             Outcome::Mapped(mapped) => {
-                self.note_read(arrivals.pass);
-                self.stored.cursor.last_good = Some(work.sample_id);
+                self.stored.cursor.remember_witness(work.sample_id);
                 for group in arrivals.pack(work, *mapped, self.ingest.settings.run.bundle) {
                     self.deliver(group, arrivals).await?;
                 }
             }
         }
         arrivals.finished += 1;
-        Ok(())
-    }
-
-    /// When all that failed are suspects of an earlier run, a server that works for others is cleared, and they are to
-    /// blame themselves.
-    async fn clear(&mut self, systemic: Systemic, reader: &Reader<'_>) -> Result<(), Stop> {
-        let Some(reason) = systemic.only_suspects else { return Err(systemic.into()) };
-        let witness = self.stored.cursor.last_good.filter(|_| reason != Reason::PushRefused);
-        let works = match witness {
-            _ if self.health.works_for_others(reason) => true,
-            Some(sample) => reader.still_readable(sample).await.unwrap_or(false),
-            None => false,
-        };
-        if !works {
-            return Err(systemic.into());
+        if arrivals.unproven.is_enough() {
+            self.prove(pipeline, arrivals).await?;
         }
-        info!(%systemic, "the same samples as before, while others are fine: going on");
+        if arrivals.failures.len() >= WRITTEN_TOGETHER {
+            self.put_into_quarantine(arrivals).await?;
+        }
         Ok(())
     }
 
-    /// Before VMRay stops a run: what is ready goes out, the other server has done nothing wrong.
+    /// Whether VMRay is to blame for the failures since it was last seen to work: then the run stops, else they are the
+    /// samples' own.
+    async fn prove(&mut self, pipeline: &Pipeline<'_>, arrivals: &mut Arrivals) -> Result<(), Stop> {
+        let Some(last) = arrivals.unproven.last() else { return Ok(()) };
+        let mut candidates = self.stored.cursor.witnesses.clone();
+        candidates.extend(arrivals.ahead());
+        let proof = match pipeline.reader.testimony(&candidates, pipeline.sample_timeout).await? {
+            Testimony::Given(sample) => {
+                self.stored.cursor.remember_witness(sample);
+                None
+            }
+            Testimony::Refused(sample, error) => {
+                Some(format!("VMRay does not give sample {sample} either ({error})"))
+            }
+            Testimony::Silent if arrivals.unproven.is_few() => None,
+            Testimony::Silent => Some("no sample was ever read".to_owned()),
+        };
+        if let Some(proof) = proof {
+            let detail = last.detail.clone();
+            self.deliver_rest(arrivals).await?;
+            return Err(Systemic { count: arrivals.unproven.len(), proof, detail }.into());
+        }
+        arrivals.failures.extend(arrivals.unproven.prove());
+        Ok(())
+    }
+
+    /// What is ready goes out, also before VMRay stops a run: the other server has done nothing wrong.
     async fn deliver_rest(&mut self, arrivals: &mut Arrivals) -> Result<(), Stop> {
         match arrivals.rest() {
             Some(rest) => self.deliver(rest, arrivals).await,
@@ -319,25 +300,7 @@ impl<'a, 'c, 's> Intake<'a, 'c, 's> {
         self.check_queue().await?;
         let mut results = Vec::with_capacity(samples.len());
         let pushed = self.delivery.push(samples, &mut results).await;
-        for result in results {
-            match result {
-                Delivered::Accepted(sample) => {
-                    self.health.accepted();
-                    let Some((work, left_out)) = arrivals.accepted(sample) else { continue };
-                    self.answer.samples += 1;
-                    self.answer.left_out.merge(&left_out);
-                    self.is_fine(&work).await?;
-                }
-                Delivered::Refused(sample, error) => {
-                    let Some(work) = arrivals.refused(sample) else { continue };
-                    let reason = if error.is_too_large() { Reason::TooLarge } else { Reason::PushRefused };
-                    arrivals.fail(work, reason, error.to_string());
-                    if arrivals.pass == Pass::First {
-                        self.health.refused(sample, reason, &error.to_string())?;
-                    }
-                }
-            }
-        }
+        self.take(results, arrivals).await?;
         self.save().await?;
         self.count();
         if let Some(hook) = &self.ingest.progress {
@@ -346,62 +309,95 @@ impl<'a, 'c, 's> Intake<'a, 'c, 's> {
         Ok(pushed?)
     }
 
-    /// Only first tries say something about the servers' health.
-    fn note_read(&mut self, pass: Pass) {
-        if pass == Pass::First {
-            self.health.read();
-        }
+    /// Whether `OpenCTI` is to blame for the samples that it has refused since it last took one.
+    async fn decide_refusals(&mut self, arrivals: &mut Arrivals) -> Result<(), Stop> {
+        let mut results = Vec::new();
+        let decided = self.delivery.decide(&mut results).await;
+        self.take(results, arrivals).await?;
+        Ok(decided?)
     }
 
-    /// A sample is behind us: settled, and no longer in quarantine.
-    async fn is_fine(&mut self, work: &Work) -> Result<(), Stop> {
-        self.health.recovered(work.sample_id);
-        for submission in &work.submissions {
-            self.progress.settle(submission.id);
-        }
-        if !self.answer.dry_run {
-            self.quarantine.remove(work.sample_id).await?;
-        }
-        Ok(())
-    }
-
-    /// Quarantine first, then the checkpoint that passes the sample.
-    async fn put_into_quarantine(&mut self, failures: Vec<Failed>) -> Result<(), Stop> {
-        let most = self.ingest.settings.run.quarantine_max_attempts;
-        for Failed { work, reason, detail, attempts } in failures {
-            let Work { sample_id, submissions } = work;
-            let ids: Vec<_> = submissions.iter().map(|submission| submission.id).collect();
-            if !self.answer.dry_run {
-                let failure = Failure { sample_id, submissions, reason, detail, attempts };
-                let entry = self.quarantine.record(failure, most, Utc::now()).await?;
-                let (detail, attempts, next_attempt) = (&entry.detail, entry.attempts, entry.next_attempt);
-                if entry.given_up {
-                    tracing::error!(sample_id = sample_id.0, %reason, attempts, detail, "given up; retry or drop it with `vmray-bridge quarantine`");
-                } else if entry.state == State::Waiting {
-                    info!(sample_id = sample_id.0, %reason, attempts, %next_attempt, "waiting for VMRay");
-                } else {
-                    warn!(sample_id = sample_id.0, %reason, attempts, %next_attempt, detail, "quarantined");
+    /// Takes what the platform has made of samples.
+    async fn take(&mut self, results: Vec<Delivered>, arrivals: &mut Arrivals) -> Result<(), Stop> {
+        let mut delivered = Vec::new();
+        for result in results {
+            match result {
+                Delivered::Accepted(sample) => {
+                    let Some((work, left_out)) = arrivals.accepted(sample) else { continue };
+                    self.answer.samples += 1;
+                    self.answer.left_out.merge(&left_out);
+                    delivered.push(work);
+                }
+                Delivered::Refused(sample, error) => {
+                    let Some(work) = arrivals.refused(sample) else { continue };
+                    let reason = if error.is_too_large() { Reason::TooLarge } else { Reason::PushRefused };
+                    info!(sample_id = sample.0, %reason, %error, "a sample could not be ingested");
+                    arrivals.failures.push(Failed { work, reason, detail: error.to_string() });
                 }
             }
-            for id in ids {
-                self.progress.settle(id);
-            }
+        }
+        self.leave_behind(delivered).await
+    }
+
+    /// Samples are behind us: settled, and no longer in quarantine.
+    async fn leave_behind(&mut self, works: Vec<Work>) -> Result<(), Stop> {
+        for work in &works {
+            self.settle(&work.submissions);
+        }
+        if !self.answer.dry_run {
+            let samples: Vec<SampleId> = works.iter().map(|work| work.sample_id).collect();
+            self.quarantine.remove(&samples).await?;
         }
         Ok(())
+    }
+
+    fn settle(&mut self, submissions: &[Submission]) {
+        let cursor = self.aside.as_mut().unwrap_or(&mut self.stored.cursor);
+        for submission in submissions {
+            self.portion.settle(submission.id, cursor);
+        }
+    }
+
+    /// Quarantine first, then the checkpoint that passes the samples.
+    async fn put_into_quarantine(&mut self, arrivals: &mut Arrivals) -> Result<(), Stop> {
+        let failures = std::mem::take(&mut arrivals.failures);
+        if failures.is_empty() {
+            return Ok(());
+        }
+        for Failed { work, reason, .. } in &failures {
+            self.settle(&work.submissions);
+            if *reason != Reason::NotFound {
+                arrivals.again.push(work.clone());
+            }
+        }
+        if !self.answer.dry_run {
+            let failures = failures.into_iter().map(|Failed { work, reason, detail }| Failure {
+                sample_id: work.sample_id,
+                submissions: work.submissions,
+                reason,
+                detail,
+            });
+            let most = self.ingest.settings.run.quarantine_max_attempts;
+            let entries = self.quarantine.record(failures.collect(), most, Utc::now()).await?;
+            entries.iter().for_each(|entry| log_quarantined(entry));
+            let given_up =
+                |work: &mut Work| self.quarantine.get(work.sample_id).is_some_and(|entry| entry.given_up);
+            arrivals.again.retain_mut(|work| !given_up(work));
+        }
+        self.save().await
     }
 
     async fn save(&mut self) -> Result<(), Stop> {
-        if !self.moves_cursor {
+        if self.aside.is_some() {
             return Ok(());
         }
+        let overlap = self.ingest.overlap();
         let cursor = &mut self.stored.cursor;
-        let position = Some(self.progress.position());
-        let done = self.progress.done();
-        if cursor.position == position && cursor.done == *done {
+        let behind = cursor.position.map(|position| position - overlap);
+        cursor.look_from = [behind, self.unread_from, self.portion.first_open()].into_iter().flatten().min();
+        if self.stored.is_saved() {
             return Ok(());
         }
-        cursor.position = position;
-        cursor.done = done.clone();
         Ok(self.stored.save().await?)
     }
 
@@ -418,5 +414,17 @@ impl<'a, 'c, 's> Intake<'a, 'c, 's> {
         self.answer.waiting = counts.waiting;
         self.answer.objects = self.delivery.objects;
         self.answer.bundles = self.delivery.bundles;
+    }
+}
+
+fn log_quarantined(entry: &Entry) {
+    let Entry { reason, detail, attempts, next_attempt, .. } = entry;
+    let sample_id = entry.sample_id.0;
+    if entry.given_up {
+        tracing::error!(sample_id, %reason, attempts, detail, "given up; retry or drop it with `vmray-bridge quarantine`");
+    } else if entry.state == State::Waiting {
+        info!(sample_id, %reason, attempts, %next_attempt, "waiting for VMRay");
+    } else {
+        warn!(sample_id, %reason, attempts, %next_attempt, detail, "quarantined");
     }
 }

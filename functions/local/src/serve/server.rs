@@ -1,35 +1,41 @@
-//! HTTP/1.1 on a socket: reads a request whole, within limits of size and time, and writes the answer.
+//! HTTP/1.1 on a socket. What strangers can take is bounded: a body is read only for a caller whose key is known, all
+//! bodies together have a limit, every wait for a client ends, and when there are too many strangers the oldest goes.
 
-use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
-use runtime::http::Deadline;
 use submit::Submit;
-use submit::api::MOST_BODY_BYTES;
-use submit::api::http::{Request, Response};
-use submit::api::problem::{Kind, Problem};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_io_timeout::TimeoutWriter;
 
-/// Connections at the same time; more wait to be accepted.
-const MOST_CONNECTIONS: usize = 1024;
+use super::exchange::{Bodies, answer};
+use super::places::{Place, Places};
 
-/// How long a client may take for the head of a request, and for its body.
+/// How long a client may take for the head of a request, or be idle before the next one.
 const HEAD_PATIENCE: Duration = Duration::from_secs(10);
-const BODY_PATIENCE: Duration = Duration::from_secs(30);
 
-/// As long as an HTTP API of AWS waits for an answer.
-const TIME_FOR_AN_ANSWER: Duration = Duration::from_secs(29);
+/// How long a client may leave an answer unread.
+const WRITE_PATIENCE: Duration = Duration::from_secs(15);
+
+/// How long what a client still sends is thrown away after its last answer: a socket that is closed with something
+/// unread resets the connection, and the client may never see the answer.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// The head of a request, and what is read ahead of a body.
+const READ_BUFFER_BYTES: usize = 64 * 1024;
 
 /// How long answers under way are waited for at the end.
 const FAREWELL: Duration = Duration::from_secs(10);
@@ -37,94 +43,82 @@ const FAREWELL: Duration = Duration::from_secs(10);
 /// The pause after a failed accept: too many open files do not go away at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// What all connections share.
+struct Shared {
+    submit: Arc<Submit>,
+    bodies: Bodies,
+    places: Places,
+}
+
 /// Serves until `end`, then lets answers under way come to their end.
 pub(super) async fn serve(listener: TcpListener, submit: Arc<Submit>, end: impl Future<Output = ()>) {
-    let connections = Arc::new(Semaphore::new(MOST_CONNECTIONS));
-    let graceful = GracefulShutdown::new();
-    let mut end = std::pin::pin!(end);
+    let shared = Arc::new(Shared { submit, bodies: Bodies::default(), places: Places::default() });
+    let (ending, is_ending) = watch::channel(());
+    let mut connections = JoinSet::new();
+    let mut end = pin!(end);
     loop {
-        // The semaphore is never closed.
-        let Ok(place) = Arc::clone(&connections).acquire_owned().await else { return };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
+            Some(_) = connections.join_next() => continue,
             () = &mut end => break,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        match accepted {
+            Ok((stream, _)) => shared
+                .places
+                .admit(|| connections.spawn(connection(stream, Arc::clone(&shared), is_ending.clone()))),
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
+                // Perhaps for want of a file descriptor.
+                shared.places.evict();
+                sleep(ACCEPT_PAUSE).await;
             }
-        };
-        let connection = graceful.watch(connection(stream, Arc::clone(&submit)));
-        tokio::spawn(async move {
-            // A client that breaks off is no news.
-            let _ = connection.await;
-            drop(place);
-        });
+        }
     }
     drop(listener);
-    let _ = timeout(FAREWELL, graceful.shutdown()).await;
+    drop(ending);
+    let _ = timeout(FAREWELL, async { while connections.join_next().await.is_some() {} }).await;
 }
 
-fn connection(
-    stream: TcpStream,
-    submit: Arc<Submit>,
-) -> impl hyper_util::server::graceful::GracefulConnection<Error = hyper::Error> {
+/// One client, from its first byte to its last. A client that breaks off is no news.
+async fn connection(stream: TcpStream, shared: Arc<Shared>, mut is_ending: watch::Receiver<()>) {
     // Answers are small: waiting for more to send with them would only cost time.
     let _ = stream.set_nodelay(true);
-    let service = service_fn(move |request| {
-        let submit = Arc::clone(&submit);
-        async move { Ok::<_, Infallible>(answer(&submit, request).await) }
+    let mut stream = TimeoutWriter::new(stream);
+    stream.set_timeout(Some(WRITE_PATIENCE));
+    let place = Arc::new(Place::default());
+    let service = service_fn(move |request: hyper::Request<Incoming>| {
+        let (shared, place) = (Arc::clone(&shared), Arc::clone(&place));
+        Box::pin(async move {
+            Ok::<hyper::Response<Full<Bytes>>, std::convert::Infallible>(
+                answer(&shared.submit, &shared.bodies, &shared.places, &place, request).await,
+            )
+        })
     });
-    http1::Builder::new()
+    let mut http = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_PATIENCE)
-        .serve_connection(TokioIo::new(stream), service)
-}
-
-async fn answer(submit: &Submit, request: hyper::Request<Incoming>) -> hyper::Response<Full<Bytes>> {
-    let response = match read(request).await {
-        Ok(request) => submit.handle(&request, Deadline::at(Instant::now() + TIME_FOR_AN_ANSWER)).await,
-        // What is still on its way is not read: the connection ends.
-        Err(problem) => problem.response().with("connection", "close"),
-    };
-    written(response)
-}
-
-/// Reads a request whole.
-async fn read(request: hyper::Request<Incoming>) -> Result<Request, Problem> {
-    let (head, body) = request.into_parts();
-    let body = Limited::new(body, MOST_BODY_BYTES).collect();
-    let too_slow = || Problem::new(Kind::RequestTimeout, "the body did not arrive within 30 s");
-    let body = timeout(BODY_PATIENCE, body).await.map_err(|_| too_slow())?.map_err(|error| {
-        if error.is::<LengthLimitError>() {
-            let detail =
-                format!("the body has more than {MOST_BODY_BYTES} bytes; send the URLs in several calls");
-            Problem::new(Kind::BodyTooLarge, detail)
-        } else {
-            Problem::new(Kind::InvalidBody, "the body broke off")
+        .max_buf_size(READ_BUFFER_BYTES)
+        .serve_connection(TokioIo::new(Box::pin(stream)), service);
+    let mut ended = pin!(async { while is_ending.changed().await.is_ok() {} });
+    let mut is_leaving = false;
+    let served = poll_fn(|context| {
+        if !is_leaving && ended.as_mut().poll(context).is_ready() {
+            is_leaving = true;
+            Pin::new(&mut http).graceful_shutdown();
         }
-    })?;
-    let headers = head
-        .headers
-        .iter()
-        .filter_map(|(name, value)| Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned())));
-    Ok(Request {
-        method: head.method.as_str().to_owned(),
-        path: head.uri.path().to_owned(),
-        query: head.uri.query().unwrap_or_default().to_owned(),
-        headers: headers.collect(),
-        body: body.to_bytes().to_vec(),
+        match http.poll_without_shutdown(context) {
+            Poll::Ready(result) => Poll::Ready(result),
+            Poll::Pending => Poll::Pending,
+        }
     })
-}
-
-fn written(response: Response) -> hyper::Response<Full<Bytes>> {
-    let mut builder = hyper::Response::builder().status(response.status);
-    for (name, value) in response.headers {
-        builder = builder.header(name, value);
+    .await;
+    if served.is_ok() {
+        let mut stream = http.into_parts().io.into_inner();
+        let _ = stream.shutdown().await;
+        let _ = timeout(LINGER, async {
+            let mut thrown_away = [0; 4096];
+            while stream.read(&mut thrown_away).await.is_ok_and(|bytes| bytes > 0) {}
+        })
+        .await;
     }
-    // Every status and header is one of ours.
-    builder.body(Full::new(Bytes::from(response.body))).unwrap_or_default()
 }

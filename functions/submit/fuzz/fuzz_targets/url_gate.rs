@@ -5,18 +5,26 @@
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use submit::url::Gate;
+use submit::{
+    settings::GateSettings,
+    url::{Gate, GatedUrl},
+};
 use url::{Host, Url};
 
 static GATE: LazyLock<Gate> = LazyLock::new(|| {
-    let own_domains = ["corp.example".to_owned()];
-    let deny = ["*.evil.example".to_owned(), "203.0.113.0/24".to_owned()];
-    Gate::new(&own_domains, &deny, false).expect("right entries")
+    let settings = GateSettings {
+        own_domains: vec!["corp.example".to_owned()],
+        deny: vec!["*.evil.example".to_owned(), "203.0.113.0/24".to_owned()],
+        allow_sensitive: false,
+        unwrap_links: true,
+    };
+    Gate::new(&settings).expect("right entries")
 });
 
 fuzz_target!(|text: &str| {
     let Ok(gated) = GATE.check(text) else { return };
-    assert_eq!(GATE.check(gated.as_str()), Ok(gated.clone()), "passes again as it is");
+    let again = GATE.check(gated.as_str());
+    assert_eq!(again.as_ref().map(GatedUrl::as_str), Ok(gated.as_str()), "passes again as it is");
     let url = Url::parse(gated.as_str()).expect("a URL");
     assert!(matches!(url.scheme(), "http" | "https"));
     assert_eq!(url.as_str(), gated.as_str(), "is normalised");
@@ -38,7 +46,9 @@ fuzz_target!(|text: &str| {
         Some(Host::Domain(name)) => assert!(name.trim_end_matches('.').contains('.')),
         None => panic!("no host"),
     }
-    leads_where_a_browser_would_go(text, &url);
+    if gated.unwrapped_from().is_none() {
+        leads_where_a_browser_would_go(text, &url);
+    }
 });
 
 /// A text that a browser takes as the address of a plausible host is not changed.
@@ -47,8 +57,7 @@ fn leads_where_a_browser_would_go(text: &str, sent: &Url) {
     let plausible = browsers.host_str().is_some_and(|host| {
         host.chars().all(|char| char.is_ascii_alphanumeric() || ".-_[]:".contains(char))
             && host.contains(['.', ':'])
-            // The parser takes quotes in a host, and writes them as Punycode.
-            && (text.is_ascii() || !host.contains("xn--"))
+            && !host.contains("..")
     });
     // `http://203\.0\.113\.7/` is a defanged address; a browser would look for a host in a net that has none.
     let nowhere = matches!(browsers.host(), Some(Host::Ipv4(address)) if address.octets()[0] == 0);

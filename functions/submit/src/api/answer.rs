@@ -18,6 +18,7 @@ use crate::ledger::batch::{Fate, InputId, Item};
 use crate::ledger::outcome::{Counts, Outcome, Source, Status};
 use crate::quota::Quota;
 use crate::service::Submit;
+use crate::url::Wrapper;
 
 /// Chunks looked at at the same time: a big batch takes no longer than its slowest parts, and little memory.
 const CHUNKS_AT_ONCE: usize = 4;
@@ -86,6 +87,7 @@ pub(crate) struct ResultRow<'a> {
     id: Option<&'a InputId>,
     input: Option<&'a str>,
     url: Option<&'a str>,
+    unwrapped_from: Option<Wrapper>,
     status: Status,
     source: Option<Source>,
     verdict: Option<Verdict>,
@@ -113,6 +115,7 @@ impl<'a> ResultRow<'a> {
             id: item.id.as_ref(),
             input: item.input.as_deref().or(item.unstored_input.as_deref()).or(url),
             url,
+            unwrapped_from: item.unwrapped_from,
             status: outcome.status,
             source: outcome.source,
             verdict: ended.and_then(|facts| facts.verdict),

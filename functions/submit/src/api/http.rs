@@ -32,7 +32,18 @@ impl Request {
     /// The first header of this name, given in small letters.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+        self.headers_named(name).next()
+    }
+
+    /// All headers of this name, given in small letters.
+    pub fn headers_named(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.headers.iter().filter(move |(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// How many bytes the body has by the request's own word; `None`: it does not say.
+    #[must_use]
+    pub fn announced_bytes(&self) -> Option<u64> {
+        self.header("content-length")?.trim().parse().ok()
     }
 
     /// The decoded pairs of the query.
@@ -40,6 +51,12 @@ impl Request {
         ::url::form_urlencoded::parse(self.query.as_bytes())
             .map(|(name, value)| (name.into_owned(), value.into_owned()))
     }
+}
+
+/// A header's value. One that is no text must be refused by what reads it: left out, it would be missed.
+#[must_use]
+pub fn text_of_header(value: &[u8]) -> String {
+    String::from_utf8_lossy(value).into_owned()
 }
 
 /// An answer.

@@ -51,9 +51,10 @@ impl Keyring {
     }
 
     fn make(&self, keys: Arc<Keys>) -> Result<Keyed, ServiceError> {
-        let own_domains = [self.gate.own_domains.as_slice(), &keys.own_domains].concat();
-        let deny = [self.gate.deny.as_slice(), &keys.deny].concat();
-        let gate = Gate::new(&own_domains, &deny, self.gate.allow_sensitive).map_err(ServiceError::Gate)?;
+        let mut gate = self.gate.clone();
+        gate.own_domains.extend_from_slice(&keys.own_domains);
+        gate.deny.extend_from_slice(&keys.deny);
+        let gate = Gate::new(&gate).map_err(ServiceError::Gate)?;
         let callers = Callers::read(keys.callers.as_ref())
             .map_err(|problem| SecretsError::Malformed { origin: keys.origin().to_owned(), problem })?;
         Ok(Keyed { keys, gate, callers })

@@ -8,7 +8,11 @@
 //! | `POST /v1/submissions/{batch_id}/retry` | sends what has failed again |
 //! | `POST /v1/check` | what a call would do; nothing is sent |
 //! | `GET /openapi.json`, `GET /health` | the contract; alive |
+//!
+//! A request is looked at twice: its head alone ([`Submit::admit`]), so that no byte of a body is read for a stranger,
+//! then the whole of it ([`Submit::answer_to`]).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use runtime::http::Deadline;
@@ -28,6 +32,7 @@ pub mod problem;
 mod submissions;
 mod words;
 
+use body::BodyError;
 use callers::shown_keys;
 use http::{Request, Response};
 use keyring::Keyed;
@@ -53,39 +58,80 @@ const ANSWER_MARGIN: Duration = Duration::from_millis(500);
 
 /// A route, by its path.
 #[derive(Debug, PartialEq, Eq)]
-enum Route<'a> {
+enum Route {
     Health,
     Openapi,
+    /// Needs a key.
+    Call(CallRoute),
+}
+
+/// A route that only callers may take.
+#[derive(Debug, PartialEq, Eq)]
+enum CallRoute {
     Submissions,
-    Batch(&'a str),
-    Retry(&'a str),
+    Batch(String),
+    Retry(String),
     Check,
 }
 
-impl<'a> Route<'a> {
-    fn of(path: &'a str) -> Option<Self> {
+impl Route {
+    fn of(path: &str) -> Option<Self> {
         let path = path.strip_suffix('/').filter(|path| !path.is_empty()).unwrap_or(path);
         match path {
             "/health" => return Some(Self::Health),
             "/openapi.json" => return Some(Self::Openapi),
-            "/v1/submissions" => return Some(Self::Submissions),
-            "/v1/check" => return Some(Self::Check),
+            "/v1/submissions" => return Some(Self::Call(CallRoute::Submissions)),
+            "/v1/check" => return Some(Self::Call(CallRoute::Check)),
             _ => {}
         }
         let rest = path.strip_prefix("/v1/submissions/")?;
         match rest.split_once('/') {
-            None => Some(Self::Batch(rest)),
-            Some((batch, "retry")) => Some(Self::Retry(batch)),
+            None => Some(Self::Call(CallRoute::Batch(rest.to_owned()))),
+            Some((batch, "retry")) => Some(Self::Call(CallRoute::Retry(batch.to_owned()))),
             Some(_) => None,
         }
+    }
+
+    /// The route of a request whose path and method are known.
+    fn asked_for(request: &Request) -> Result<Self, Failure> {
+        let route = Self::of(&request.path)
+            .ok_or_else(|| Problem::new(Kind::NotFound, "see /openapi.json for what there is"))?;
+        let methods = route.methods();
+        if methods.contains(&request.method.as_str()) { Ok(route) } else { Err(Failure::Method(methods)) }
     }
 
     /// The methods that it knows.
     fn methods(&self) -> &'static [&'static str] {
         match self {
-            Self::Health | Self::Openapi | Self::Batch(_) => &["GET"],
-            Self::Submissions => &["GET", "POST"],
-            Self::Retry(_) | Self::Check => &["POST"],
+            // Monitors and load balancers ask with HEAD.
+            Self::Health | Self::Openapi => &["GET", "HEAD"],
+            Self::Call(CallRoute::Batch(_)) => &["GET"],
+            Self::Call(CallRoute::Submissions) => &["GET", "POST"],
+            Self::Call(CallRoute::Retry(_) | CallRoute::Check) => &["POST"],
+        }
+    }
+}
+
+/// A request whose path and method are known, and whose caller is, if it needs one.
+pub struct Admitted(Admission);
+
+enum Admission {
+    /// The same answer for everybody.
+    Open(Response),
+    Call {
+        route: CallRoute,
+        keyed: Arc<Keyed>,
+        caller: Caller,
+    },
+}
+
+impl Admitted {
+    /// The caller's name; `None`: the request needs no key.
+    #[must_use]
+    pub fn caller(&self) -> Option<&str> {
+        match &self.0 {
+            Admission::Open(_) => None,
+            Admission::Call { caller, .. } => Some(&caller.name),
         }
     }
 }
@@ -93,10 +139,37 @@ impl<'a> Route<'a> {
 /// Why a request has no answer of its own kind.
 #[derive(Debug)]
 enum Failure {
+    /// The path knows only these methods.
+    Method(&'static [&'static str]),
     /// The caller's fault, or ours told to the caller.
     Problem(Box<Problem>),
     /// Ours; the log says what.
     Service(ServiceError),
+    /// The store, the queue or the secrets did not answer in time.
+    OutOfTime,
+}
+
+impl Failure {
+    fn response(self) -> Response {
+        match self {
+            Self::Method(methods) => {
+                let methods = methods.join(", ");
+                Problem::new(Kind::MethodNotAllowed, format!("this path knows {methods}"))
+                    .response()
+                    .with("allow", methods)
+            }
+            Self::Problem(problem) => problem.response(),
+            Self::Service(error) => {
+                tracing::error!(kind = error.kind(), %error, "cannot answer");
+                let misconfigured = matches!(error, ServiceError::Gate(_) | ServiceError::Http(_));
+                if misconfigured { misconfigured_problem() } else { Problem::unavailable() }.response()
+            }
+            Self::OutOfTime => {
+                tracing::error!("the store, the queue or the secrets did not answer in time");
+                Problem::unavailable().response()
+            }
+        }
+    }
 }
 
 impl From<Problem> for Failure {
@@ -131,85 +204,91 @@ fn until_midnight() -> Duration {
 }
 
 impl Submit {
-    /// Answers a request, before `deadline`. Never fails: a failure is an answer too.
+    /// Answers a request that has arrived whole, before `deadline`. Never fails: a failure is an answer too.
     pub async fn handle(&self, request: &Request, deadline: Deadline) -> Response {
-        self.handle_for(request, None, deadline).await
+        match self.admit(request, deadline).await {
+            Ok(admitted) => self.answer_to(admitted, request, deadline).await,
+            Err(refusal) => refusal,
+        }
     }
 
-    /// [`handle`](Self::handle) for somebody who needs no key: the operator of this machine.
+    /// [`handle`](Self::handle) without a key, for the operator of this machine.
     pub async fn handle_as(&self, caller: Caller, request: &Request, deadline: Deadline) -> Response {
-        self.handle_for(request, Some(caller), deadline).await
-    }
-
-    async fn handle_for(&self, request: &Request, caller: Option<Caller>, deadline: Deadline) -> Response {
-        let started = Instant::now();
-        let until = Deadline::at(Instant::now() + deadline.remaining().saturating_sub(ANSWER_MARGIN));
-        // On the heap: the routes' futures are large, and nested deeper than the compiler likes.
-        let outcome = until.bound(Box::pin(self.route(request, caller, until))).await;
-        let response = match outcome {
-            Some(Ok(response)) => response,
-            Some(Err(Failure::Problem(problem))) => problem.response(),
-            Some(Err(Failure::Service(error))) => {
-                tracing::error!(kind = error.kind(), %error, "cannot answer");
-                let misconfigured = matches!(error, ServiceError::Gate(_) | ServiceError::Http(_));
-                if misconfigured { misconfigured_problem() } else { Problem::unavailable() }.response()
-            }
-            None => {
-                tracing::error!("the store, the queue or the secrets did not answer in time");
-                Problem::unavailable().response()
+        let admission = async {
+            match Route::asked_for(request)? {
+                Route::Call(route) => {
+                    Ok(Admitted(Admission::Call { route, keyed: self.keyring.keyed().await?, caller }))
+                }
+                open => Ok(Admitted(Admission::Open(open_answer(&open)))),
             }
         };
-        // The path holds numbers of batches at most; queries and headers are left out.
-        tracing::info!(
-            method = request.method.chars().take(8).collect::<String>(),
-            path = logged_path(&request.path),
-            status = response.status,
-            bytes_in = request.body.len(),
-            bytes_out = response.body.len(),
-            duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
-            "request"
-        );
+        match in_time(deadline, admission).await {
+            Ok(admitted) => self.answer_to(admitted, request, deadline).await,
+            Err(failure) => failure.response(),
+        }
+    }
+
+    /// Looks at the head of a request: what is asked for, by whom, and how long the body says that it is. `Err`: the
+    /// answer, for which the body is of no interest.
+    pub async fn admit(&self, head: &Request, deadline: Deadline) -> Result<Admitted, Response> {
+        let started = Instant::now();
+        let admission = async {
+            let route = Route::asked_for(head)?;
+            if head.announced_bytes().is_some_and(|bytes| bytes > MOST_BODY_BYTES as u64) {
+                return Err(Problem::from(BodyError::TooLarge { limit: MOST_BODY_BYTES }).into());
+            }
+            let Route::Call(route) = route else {
+                return Ok(Admitted(Admission::Open(open_answer(&route))));
+            };
+            let (keyed, caller) = self.caller(head).await?;
+            Ok(Admitted(Admission::Call { route, keyed, caller }))
+        };
+        in_time(deadline, admission).await.map_err(|failure| {
+            let refusal = failure.response();
+            log(head, &refusal, started);
+            refusal
+        })
+    }
+
+    /// Answers an admitted request, before `deadline`.
+    pub async fn answer_to(&self, admitted: Admitted, request: &Request, deadline: Deadline) -> Response {
+        let started = Instant::now();
+        let response = match admitted.0 {
+            Admission::Open(response) => response,
+            Admission::Call { route, keyed, caller } => {
+                let until = Deadline::at(Instant::now() + deadline.remaining().saturating_sub(ANSWER_MARGIN));
+                let span = tracing::info_span!("call", caller = caller.name);
+                // On the heap: the routes' futures are large, and nested deeper than the compiler likes.
+                let answer = Box::pin(self.call(route, request, &keyed, &caller, until));
+                let answer = in_time(until, tracing::Instrument::instrument(answer, span));
+                answer.await.unwrap_or_else(Failure::response)
+            }
+        };
+        log(request, &response, started);
         response
     }
 
-    async fn route(
+    async fn call(
         &self,
+        route: CallRoute,
         request: &Request,
-        caller: Option<Caller>,
+        keyed: &Keyed,
+        caller: &Caller,
         deadline: Deadline,
     ) -> Result<Response, Failure> {
-        let route = Route::of(&request.path)
-            .ok_or_else(|| Problem::new(Kind::NotFound, "see /openapi.json for what there is"))?;
-        if !route.methods().contains(&request.method.as_str()) {
-            return Ok(method_not_allowed(&route));
-        }
         match route {
-            Route::Health => return Ok(Response::json(200, &json!({"status": "ok"}))),
-            Route::Openapi => return Ok(Response::new(200, "application/json", OPENAPI.to_owned())),
-            _ => {}
-        }
-        let (keyed, caller) = match caller {
-            Some(caller) => (self.keyring.keyed().await?, caller),
-            None => self.caller(request).await?,
-        };
-        let span = tracing::info_span!("call", caller = caller.name);
-        let answer = async {
-            match route {
-                Route::Submissions if request.method == "POST" => {
-                    self.post_submissions(request, &keyed, &caller, deadline).await
-                }
-                Route::Submissions => self.get_submissions(request, &caller, deadline).await,
-                Route::Batch(batch) => self.get_submission(request, &caller, batch, deadline).await,
-                Route::Retry(batch) => self.retry(request, &caller, batch, deadline).await,
-                Route::Check => self.check(request, &keyed, &caller, deadline).await,
-                Route::Health | Route::Openapi => Err(Problem::unavailable().into()),
+            CallRoute::Submissions if request.method == "POST" => {
+                self.post_submissions(request, keyed, caller, deadline).await
             }
-        };
-        tracing::Instrument::instrument(answer, span).await
+            CallRoute::Submissions => self.get_submissions(request, caller, deadline).await,
+            CallRoute::Batch(batch) => self.get_submission(request, caller, &batch, deadline).await,
+            CallRoute::Retry(batch) => self.retry(request, caller, &batch, deadline).await,
+            CallRoute::Check => self.check(request, keyed, caller, deadline).await,
+        }
     }
 
     /// Who calls. An unknown key may be new: the secret is read again, at most every 30 s.
-    async fn caller(&self, request: &Request) -> Result<(std::sync::Arc<Keyed>, Caller), Failure> {
+    async fn caller(&self, request: &Request) -> Result<(Arc<Keyed>, Caller), Failure> {
         let shown = shown_keys(request);
         let keyed = self.keyring.keyed().await?;
         if let Some(caller) = keyed.callers.find(&shown) {
@@ -238,17 +317,39 @@ pub fn misconfigured_problem() -> Problem {
     Problem::new(Kind::Misconfigured, "the operator finds the reason in the function's log")
 }
 
-fn method_not_allowed(route: &Route<'_>) -> Response {
-    let methods = route.methods().join(", ");
-    Problem::new(Kind::MethodNotAllowed, format!("this path knows {methods}"))
-        .response()
-        .with("allow", methods)
+fn open_answer(route: &Route) -> Response {
+    match route {
+        Route::Openapi => Response::new(200, "application/json", OPENAPI.to_owned()),
+        _ => Response::json(200, &json!({"status": "ok"})),
+    }
+}
+
+async fn in_time<T>(
+    deadline: Deadline,
+    future: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    deadline.bound(future).await.unwrap_or(Err(Failure::OutOfTime))
+}
+
+/// The path holds numbers of batches at most; queries and headers are left out.
+fn log(request: &Request, response: &Response, started: Instant) {
+    tracing::info!(
+        method = request.method.chars().take(8).collect::<String>(),
+        path = logged_path(&request.path),
+        status = response.status,
+        bytes_in = request.body.len(),
+        bytes_out = response.body.len(),
+        duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        "request"
+    );
 }
 
 /// The path if it is one of ours, so that nobody writes into the log what they like.
 fn logged_path(path: &str) -> String {
     match Route::of(path) {
-        Some(Route::Batch(batch) | Route::Retry(batch)) if !parameters::is_batch_id(batch) => {
+        Some(Route::Call(CallRoute::Batch(batch) | CallRoute::Retry(batch)))
+            if !parameters::is_batch_id(&batch) =>
+        {
             "/v1/submissions/?".to_owned()
         }
         Some(_) => path.to_owned(),
@@ -262,11 +363,18 @@ mod tests {
 
     use super::*;
 
+    fn call(path: &str) -> Option<CallRoute> {
+        match Route::of(path)? {
+            Route::Call(route) => Some(route),
+            open => panic!("{open:?}"),
+        }
+    }
+
     #[test]
     fn every_path_has_its_route() {
-        assert_eq!(Route::of("/v1/submissions/"), Some(Route::Submissions));
-        assert_eq!(Route::of("/v1/submissions/x"), Some(Route::Batch("x")));
-        assert_eq!(Route::of("/v1/submissions/x/retry"), Some(Route::Retry("x")));
+        assert_eq!(call("/v1/submissions/"), Some(CallRoute::Submissions));
+        assert_eq!(call("/v1/submissions/x"), Some(CallRoute::Batch("x".to_owned())));
+        assert_eq!(call("/v1/submissions/x/retry"), Some(CallRoute::Retry("x".to_owned())));
         for none in ["/", "", "/v1", "/v1/submissions/x/y", "/v1/submissions/x/retry/y", "/v2/check"] {
             assert_eq!(Route::of(none), None, "{none}");
         }
@@ -275,23 +383,24 @@ mod tests {
     #[test]
     fn the_document_has_every_route_with_its_methods_and_no_other() {
         /// A new route must be named here, and below.
-        fn template(route: &Route<'_>) -> &'static str {
+        fn template(route: &Route) -> &'static str {
             match route {
                 Route::Health => "/health",
                 Route::Openapi => "/openapi.json",
-                Route::Submissions => "/v1/submissions",
-                Route::Batch(_) => "/v1/submissions/{batch_id}",
-                Route::Retry(_) => "/v1/submissions/{batch_id}/retry",
-                Route::Check => "/v1/check",
+                Route::Call(CallRoute::Submissions) => "/v1/submissions",
+                Route::Call(CallRoute::Batch(_)) => "/v1/submissions/{batch_id}",
+                Route::Call(CallRoute::Retry(_)) => "/v1/submissions/{batch_id}/retry",
+                Route::Call(CallRoute::Check) => "/v1/check",
             }
         }
+        let batch = || "{batch_id}".to_owned();
         let routes = [
             Route::Health,
             Route::Openapi,
-            Route::Submissions,
-            Route::Batch("{batch_id}"),
-            Route::Retry("{batch_id}"),
-            Route::Check,
+            Route::Call(CallRoute::Submissions),
+            Route::Call(CallRoute::Batch(batch())),
+            Route::Call(CallRoute::Retry(batch())),
+            Route::Call(CallRoute::Check),
         ];
         let mut known = BTreeMap::new();
         for route in routes {

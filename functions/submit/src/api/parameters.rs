@@ -1,8 +1,10 @@
 //! What stands in a query or a header: read strictly, since a misspelt parameter is a misunderstanding.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use super::answer::{DEFAULT_LIMIT, Page};
+use super::fault::shown;
 use super::http::Request;
 use super::problem::{Kind, Problem};
 
@@ -26,8 +28,17 @@ fn wrong(detail: impl Into<String>) -> Problem {
 }
 
 fn unknown(name: &str, known: &str) -> Problem {
-    let shown: String = name.chars().take(32).collect();
-    wrong(format!("the query parameter `{shown}` is not known here; expected {known}"))
+    wrong(format!("the query parameter `{}` is not known here; expected {known}", shown(name)))
+}
+
+/// The pairs of the query. A name given twice is a misunderstanding, whichever value was meant.
+fn pairs(request: &Request) -> Result<Vec<(String, String)>, Problem> {
+    let pairs: Vec<_> = request.query_pairs().collect();
+    let mut names = HashSet::new();
+    match pairs.iter().find(|(name, _)| !names.insert(name)) {
+        Some((name, _)) => Err(wrong(format!("the query parameter `{}` is given twice", shown(name)))),
+        None => Ok(pairs),
+    }
 }
 
 /// Whether this can be the number of a batch.
@@ -38,7 +49,7 @@ pub(super) fn is_batch_id(text: &str) -> bool {
 /// `?wait=seconds`, else `Prefer: wait=seconds` or `respond-async`, else 8 s.
 pub(super) fn wait(request: &Request) -> Result<Duration, Problem> {
     let mut seconds = None;
-    for (name, value) in request.query_pairs() {
+    for (name, value) in pairs(request)? {
         if name != "wait" {
             return Err(unknown(&name, "wait"));
         }
@@ -69,7 +80,11 @@ fn preferred_wait(header: &str) -> Option<u64> {
 
 /// `Idempotency-Key`, if there is one.
 pub(super) fn idempotency_key(request: &Request) -> Result<Option<String>, Problem> {
-    let Some(key) = request.header("idempotency-key").map(str::trim) else { return Ok(None) };
+    let mut keys = request.headers_named("idempotency-key").map(str::trim);
+    let Some(key) = keys.next() else { return Ok(None) };
+    if keys.any(|other| other != key) {
+        return Err(wrong("`Idempotency-Key` is given twice"));
+    }
     if key.is_empty()
         || key.len() > LONGEST_KEY
         || !key.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ')
@@ -90,7 +105,7 @@ pub(super) struct Selection {
 pub(super) fn selection(request: &Request, several: bool) -> Result<Selection, Problem> {
     let known = if several { "ids, limit and fields" } else { "limit, cursor and fields" };
     let (mut start, mut limit, mut summary, mut ids) = (0, DEFAULT_LIMIT, false, None);
-    for (name, value) in request.query_pairs() {
+    for (name, value) in pairs(request)? {
         let value = value.trim();
         match name.as_str() {
             "limit" => {
@@ -104,7 +119,7 @@ pub(super) fn selection(request: &Request, several: bool) -> Result<Selection, P
             "fields" => {
                 summary = match value {
                     "summary" => true,
-                    "all" | "" => false,
+                    "all" => false,
                     _ => return Err(wrong("`fields` is `summary` or `all`")),
                 };
             }
@@ -146,7 +161,7 @@ mod tests {
         let seconds = |request: &Request| wait(request).map(|wait| wait.as_secs());
         assert_eq!(seconds(&query("")), Ok(8));
         assert_eq!(seconds(&query("wait=25")), Ok(25));
-        for wrong in ["wait=26", "wait=-1", "wait=x", "wait=", "wiat=3"] {
+        for wrong in ["wait=26", "wait=-1", "wait=x", "wait=", "wiat=3", "wait=3&wait=3"] {
             assert!(wait(&query(wrong)).is_err(), "{wrong}");
         }
         assert_eq!(seconds(&prefer("respond-async, wait=10")), Ok(10));
@@ -161,8 +176,13 @@ mod tests {
         assert_eq!(one(""), Ok(Page::FIRST));
         assert_eq!(one("limit=5&cursor=10"), Ok(Page { start: 10, limit: Some(5), ..Page::FIRST }));
         assert_eq!(one("fields=summary"), Ok(Page { limit: None, ..Page::FIRST }));
-        for wrong in ["limit=0", "limit=10001", "cursor=x", "cursor=-1", "fields=x", "ids=a", "page=2"] {
+        for wrong in
+            ["limit=0", "limit=10001", "cursor=x", "cursor=-1", "fields=x", "fields=", "ids=a", "page=2"]
+        {
             assert!(one(wrong).is_err(), "{wrong}");
+        }
+        for twice in ["limit=5&limit=5", "fields=summary&limit=5&fields=all", "%6cimit=5&limit=6"] {
+            assert!(one(twice).unwrap_err().detail.contains("twice"), "{twice}");
         }
         let ids = |text: &str| selection(&query(text), true).map(|selection| selection.ids);
         assert_eq!(ids("ids=a,%20b,,a"), Ok(Some(vec!["a".to_owned(), "b".to_owned()])));
@@ -171,13 +191,16 @@ mod tests {
 
     #[test]
     fn an_idempotency_key_is_short_and_printable() {
-        let key = |value: &str| {
-            let headers = vec![("idempotency-key".to_owned(), value.to_owned())];
-            idempotency_key(&Request { headers, ..Request::default() })
+        let keys = |values: &[&str]| {
+            let headers = values.iter().map(|value| ("idempotency-key".to_owned(), (*value).to_owned()));
+            idempotency_key(&Request { headers: headers.collect(), ..Request::default() })
         };
-        assert_eq!(key("run 7").unwrap().as_deref(), Some("run 7"));
-        for wrong in ["", "a\u{7}", &"x".repeat(256)] {
-            assert!(key(wrong).is_err(), "{wrong:?}");
+        assert_eq!(keys(&["run 7"]).unwrap().as_deref(), Some("run 7"));
+        assert_eq!(keys(&["run 7", "run 7"]).unwrap().as_deref(), Some("run 7"), "a proxy's repeat");
+        assert_eq!(keys(&[]), Ok(None));
+        for wrong in ["", " ", "a\u{7}", "l\u{e4}uft", "\u{fffd}", &"x".repeat(256)] {
+            assert!(keys(&[wrong]).is_err(), "{wrong:?}");
         }
+        assert!(keys(&["run 7", "run 8"]).is_err());
     }
 }

@@ -16,14 +16,14 @@ use store::{Expected, StoreError};
 use super::{CallError, Caller, Calls, Input, Value as InputValue};
 use crate::error::ServiceError;
 use crate::hash::of_parts;
-use crate::ledger::batch::{BatchState, Chunk, Fate, Header, Item, into_chunks};
+use crate::ledger::batch::{BatchState, Chunk, Fate, Header, InputId, Item, into_chunks};
 use crate::ledger::day::{Booked, ByChunk};
 use crate::ledger::outcome::Perspective;
 use crate::ledger::{Batch, CallRecord, entry_key, until_written};
 use crate::options::Options;
 use crate::queue::{Delayed, Message, QueueError};
 use crate::settings::LedgerScope;
-use crate::url::{Gate, Refusal, holds_secret};
+use crate::url::{Gate, Refusal, redacted};
 
 /// When somebody looks whether a call got to its end.
 const GUARD_DELAY: Duration = Duration::from_mins(1);
@@ -276,19 +276,23 @@ fn gated(gate: &Gate, input: Input) -> Item {
     };
     match checked {
         Ok(url) => {
+            let unwrapped_from = url.unwrapped_from();
             let url = url.as_str().to_owned();
             let input_text = (text != url).then_some(text);
             let fate = Fate::Send { url, key: String::new(), duplicate: false };
-            Item { id: input.id, input: input_text, unstored_input: None, fate }
+            Item { id: input.id, input: input_text, unstored_input: None, unwrapped_from, fate }
         }
         Err(refusal) => {
             tracing::info!(url = url_for_log(&text), code = refusal.code(), "refused");
-            let shown = Some(text.chars().take(ECHO_CHARS).collect());
             let fate = Fate::Refuse { code: refusal.code().to_owned() };
-            // Whoever reads the store later must not be able to use the token.
-            let is_secret = refusal == Refusal::SensitiveToken || holds_secret(&text);
-            let (input_text, unstored_input) = if is_secret { (None, shown) } else { (shown, None) };
-            Item { id: input.id, input: input_text, unstored_input, fate }
+            let shown = redacted(&text, ECHO_CHARS);
+            // Some callers use the URL as its id.
+            let id = input.id.map(|id| if id == InputId::Text(text) { InputId::Text(shown.clone()) } else { id });
+            let (input, unstored_input) = match refusal {
+                Refusal::SensitiveToken => (None, Some(shown)),
+                _ => (Some(shown), None),
+            };
+            Item { id, input, unstored_input, unwrapped_from: None, fate }
         }
     }
 }

@@ -103,6 +103,7 @@ impl Calls {
         for chunk in &batch.chunks {
             let mut unsent: Vec<_> = chunk.items.iter().collect();
             loop {
+                let started = Instant::now();
                 // What is sent need not be looked at again.
                 unsent = {
                     let now = Utc::now();
@@ -118,7 +119,8 @@ impl Calls {
                     waited.state = self.ledger.state(&batch.id, Utc::now()).await?;
                     return Ok(waited);
                 }
-                sleep(pause).await;
+                // A slow store is not to be asked all the time.
+                sleep(pause.max(started.elapsed())).await;
                 pause = (pause * 2).min(LONGEST_LOOK);
                 waited.state = self.ledger.state(&batch.id, Utc::now()).await?;
             }

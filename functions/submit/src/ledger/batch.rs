@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Number;
 
 use crate::options::Options;
+use crate::url::Wrapper;
 
 /// Inputs in one chunk: what one message of the queue is about, and one look at VMRay's list.
 pub const CHUNK_ITEMS: usize = 100;
@@ -66,12 +67,15 @@ pub struct Item {
     /// The caller's own name for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<InputId>,
-    /// What the caller sent, where it is not the URL itself and may be kept.
+    /// What the caller sent, where it is not the URL itself; without its secrets, where it was refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input: Option<String>,
-    /// What the caller sent and may not be kept: only the answer to the call itself can show it.
+    /// What is shown of a link that opens something: only the answer to the call itself has it.
     #[serde(skip)]
     pub unstored_input: Option<String>,
+    /// Who had wrapped the link that the caller sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unwrapped_from: Option<Wrapper>,
     /// What is to become of it.
     #[serde(flatten)]
     pub fate: Fate,
@@ -175,6 +179,7 @@ mod tests {
             id: None,
             input: None,
             unstored_input: None,
+            unwrapped_from: None,
             fate: Fate::Send { url, key: "k".to_owned(), duplicate: false },
         }
     }
@@ -206,6 +211,7 @@ mod tests {
                 id: None,
                 input: Some("x".to_owned()),
                 unstored_input: None,
+                unwrapped_from: None,
                 fate: Fate::Refuse { code: "y".to_owned() },
             },
         ] {

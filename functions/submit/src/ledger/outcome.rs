@@ -441,7 +441,7 @@ mod tests {
 
     fn item(duplicate: bool) -> Item {
         let fate = Fate::Send { url: "http://a.example/".to_owned(), key: "k".to_owned(), duplicate };
-        Item { id: None, input: None, unstored_input: None, fate }
+        Item { id: None, input: None, unstored_input: None, unwrapped_from: None, fate }
     }
 
     fn entry(batch: &str, state: State) -> Entry {

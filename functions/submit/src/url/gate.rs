@@ -1,29 +1,25 @@
 //! The gate that every URL passes before it is sent to a third party's cloud, and the reasons why one does not.
 
-use std::{borrow::Cow, fmt};
+use std::fmt;
 
 use url::{Host, Url};
 
 use super::{
-    host::{is_plausible, is_private},
+    begins::blank_between_urls,
+    host::{is_known_name, is_plausible, is_private},
     lists::{Hosts, Plain},
-    refang::refang,
-    sensitive::is_sensitive,
+    refang::{Refanged, breaks_a_line, refang, unwrapped},
+    sensitive::opens,
+    unwrap::{Wrapper, unwrap},
 };
+use crate::settings::GateSettings;
 
 /// The longest URL that is sent, in bytes. Browsers and proxies stop at about this length.
 const MAX_URL: usize = 8_192;
 
 /// The longest text that is looked at, in bytes: a URL of the full length, as long as defanging could make it. Longer
 /// ones are refused before any work is done on them.
-const MAX_TEXT: usize = 4 * MAX_URL;
-
-/// Whether a text that was refused, for whatever reason, must not be kept: it holds a token or a password.
-#[must_use]
-pub fn holds_secret(text: &str) -> bool {
-    let read = |text: &str| Url::parse(text).is_ok_and(|url| is_sensitive(&url) || url.password().is_some());
-    text.len() <= MAX_TEXT && (read(text.trim()) || read(&refang(text)))
-}
+pub(super) const MAX_TEXT: usize = 4 * MAX_URL;
 
 /// The deployment's rules for URLs.
 #[derive(Debug, Clone)]
@@ -31,22 +27,30 @@ pub struct Gate {
     own_domains: Hosts,
     deny: Hosts,
     allow_sensitive: bool,
+    unwrap_links: bool,
 }
 
 impl Gate {
     /// A gate from the settings. An own domain covers everything below it; of what is denied, `evil.example` is this
     /// host, `.evil.example` and `*.evil.example` the domain with everything below it. Both lists take addresses and
     /// nets as well. The errors name every wrong entry of both lists.
-    pub fn new(own_domains: &[String], deny: &[String], allow_sensitive: bool) -> Result<Self, Vec<String>> {
+    pub fn new(settings: &GateSettings) -> Result<Self, Vec<String>> {
         let mut errors = Vec::new();
-        let own_domains = Hosts::read("own domains", Plain::Domain, own_domains, &mut errors);
-        let deny = Hosts::read("denied hosts", Plain::Host, deny, &mut errors);
-        if errors.is_empty() { Ok(Self { own_domains, deny, allow_sensitive }) } else { Err(errors) }
+        let own_domains = Hosts::read("own domains", Plain::Domain, &settings.own_domains, &mut errors);
+        let deny = Hosts::read("denied hosts", Plain::Host, &settings.deny, &mut errors);
+        if errors.is_empty() {
+            let GateSettings { allow_sensitive, unwrap_links, .. } = *settings;
+            Ok(Self { own_domains, deny, allow_sensitive, unwrap_links })
+        } else {
+            Err(errors)
+        }
     }
 
     /// The URL in a text, if it may be sent. The first reason against it is the one that is told.
     pub fn check(&self, input: &str) -> Result<GatedUrl, Refusal> {
         let url = parse(input)?;
+        let (url, unwrapped_from) = if self.unwrap_links { unwrap(url) } else { (url, None) };
+        refuse_credentials(&url)?;
         let host = url.host().ok_or(Refusal::NotAUrl)?;
         if is_private(&host) {
             Err(Refusal::PrivateHost)
@@ -54,10 +58,10 @@ impl Gate {
             Err(Refusal::OwnDomain)
         } else if self.deny.contains(&host) {
             Err(Refusal::Denylisted)
-        } else if !self.allow_sensitive && is_sensitive(&url) {
+        } else if !self.allow_sensitive && opens(&url).is_some() {
             Err(Refusal::SensitiveToken)
         } else {
-            Ok(GatedUrl { url })
+            Ok(GatedUrl { url, unwrapped_from })
         }
     }
 }
@@ -67,35 +71,54 @@ fn parse(input: &str) -> Result<Url, Refusal> {
     if input.len() > MAX_TEXT {
         return Err(Refusal::TooLong);
     }
-    let text: Cow<'_, str> = refang(input);
-    // The parser drops tabs and line breaks, and two lines would silently become one URL.
-    if text.chars().any(breaks_a_line) {
+    let refanged = refang(input);
+    // The parser drops tabs and line breaks and takes blanks, and two URLs would silently become one.
+    if refanged.text.chars().any(breaks_a_line) || blank_between_urls(unwrapped(input)).is_some() {
         return Err(Refusal::NotAUrl);
     }
-    let url = Url::parse(&text).map_err(|_| Refusal::NotAUrl)?;
+    let url = Url::parse(&refanged.text).map_err(|_| Refusal::NotAUrl)?;
     if !matches!(url.scheme(), "http" | "https") {
         return Err(Refusal::UnsupportedScheme);
     }
-    if !url.host().as_ref().is_some_and(is_plausible) {
+    if !url.host().as_ref().is_some_and(is_plausible)
+        || !(refanged.has_scheme || begins_with_host(&url, &refanged))
+    {
         return Err(Refusal::NotAUrl);
     }
     if url.as_str().len() > MAX_URL {
         return Err(Refusal::TooLong);
     }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(Refusal::CredentialsInUrl);
-    }
     Ok(url)
 }
 
-fn breaks_a_line(char: char) -> bool {
-    char.is_control() || matches!(char, '\u{2028}' | '\u{2029}')
+fn refuse_credentials(url: &Url) -> Result<(), Refusal> {
+    if url.username().is_empty() && url.password().is_none() {
+        Ok(())
+    } else {
+        Err(Refusal::CredentialsInUrl)
+    }
+}
+
+/// Whether a text without a scheme begins with something that can only be a host: a name of the DNS, or an address in
+/// its usual notation. `first.last` and `8.8` are words and numbers.
+fn begins_with_host(url: &Url, refanged: &Refanged<'_>) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => is_known_name(name),
+        Some(Host::Ipv4(address)) => {
+            let authority = refanged.text.split(['/', '?', '#']).nth(2).unwrap_or_default();
+            let host = authority.rsplit('@').next().unwrap_or_default();
+            host.split(':').next() == Some(&address.to_string())
+        }
+        Some(Host::Ipv6(_)) => true,
+        None => false,
+    }
 }
 
 /// A URL that passed the gate. There is no other way to make one.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct GatedUrl {
     url: Url,
+    unwrapped_from: Option<Wrapper>,
 }
 
 impl GatedUrl {
@@ -103,6 +126,12 @@ impl GatedUrl {
     #[must_use]
     pub fn as_str(&self) -> &str {
         self.url.as_str()
+    }
+
+    /// Who had wrapped the URL.
+    #[must_use]
+    pub fn unwrapped_from(&self) -> Option<Wrapper> {
+        self.unwrapped_from
     }
 
     /// The host as it stands in the URL: lower case, Punycode, an IPv6 address in brackets.

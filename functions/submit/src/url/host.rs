@@ -7,6 +7,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::{Ipv4Net, Ipv6Net};
+use psl::Psl;
 use url::Host;
 
 /// Where no host of the internet is. The nets for documentation are not here: they are stand-ins for public hosts.
@@ -55,6 +56,9 @@ const PRIVATE_SUFFIXES: [&str; 15] = [
     "workgroup",
 ];
 
+/// The top of names in documents. They stand for public hosts.
+const DOCUMENTATION: &str = "example";
+
 /// The longest name and label that the DNS can hold.
 const NAME_BYTES: usize = 253;
 const LABEL_BYTES: usize = 63;
@@ -79,6 +83,23 @@ pub(super) fn is_plausible(host: &Host<&str>) -> bool {
             && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
     };
     name.len() <= NAME_BYTES && name.split('.').all(label)
+}
+
+/// Whether a word that could be a host is one: its last labels are in the Public Suffix List, or are of those that only
+/// private networks and documents use. `invoice.pdf` and `first.last` are not.
+pub(super) fn is_known_name(name: &str) -> bool {
+    let name = without_root(name);
+    if !name.contains('.') {
+        return name == "localhost";
+    }
+    let listed = psl::List.suffix(name.as_bytes()).is_some_and(|suffix| suffix.is_known());
+    listed || is_private_name(name) || is_under(name, DOCUMENTATION)
+}
+
+/// The domain that its owner has registered: `google.co.uk` of `www.google.co.uk`.
+pub(super) fn registered_domain(name: &str) -> Option<&str> {
+    let domain = psl::List.domain(without_root(name).as_bytes())?;
+    std::str::from_utf8(domain.as_bytes()).ok()
 }
 
 /// Whether a host is of a private network, or of none.
@@ -275,6 +296,29 @@ mod tests {
         {
             assert!(!private(text), "{text}");
         }
+    }
+
+    #[test]
+    fn a_name_is_known_by_its_last_labels() {
+        for text in [
+            "evil.com",
+            "EVIL.com.",
+            "a.b.co.uk",
+            "x.github.io",
+            "xn--e1afmkfd.xn--p1ai",
+            "evil.zip",
+            "localhost",
+            "printer.local",
+            "abc.onion",
+            "evil.example",
+        ] {
+            assert!(is_known_name(&text.to_ascii_lowercase()), "{text}");
+        }
+        for text in ["invoice.pdf", "first.last", "8.8", "setup.exe", "report.docx", "hello", "com", "a.b.c"]
+        {
+            assert!(!is_known_name(text), "{text}");
+        }
+        assert_eq!(registered_domain("www.google.co.uk."), Some("google.co.uk"));
     }
 
     #[test]

@@ -7,7 +7,9 @@
 
 use std::borrow::Cow;
 
-use url::Host;
+use url::{Host, Url};
+
+use super::{begins::Markup, host::is_plausible};
 
 /// How many characters a spelled-out scheme may take: `[ h t t p s ]` and some more.
 const SCHEME_CHARS: usize = 24;
@@ -42,38 +44,51 @@ const MARKS: [(&str, &str); 14] = [
     ("-", "-"),
 ];
 
+/// A text as a URL parser takes it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Refanged<'a> {
+    pub(super) text: Cow<'a, str>,
+    /// The text names its protocol. Where it does not, `http` was written before it.
+    pub(super) has_scheme: bool,
+}
+
 /// Undoes defanging, takes off what surrounds a URL in prose, and writes a missing scheme as `http`.
 ///
 /// The result need not be a URL: that is for the parser to say. A text that already is one comes back as it is, but for
 /// blanks and invisible characters around it.
-#[must_use]
-pub fn refang(text: &str) -> Cow<'_, str> {
+pub(super) fn refang(text: &str) -> Refanged<'_> {
     let text = unwrapped(text);
+    let as_it_is = |has_scheme| Refanged { text: Cow::Borrowed(text), has_scheme };
+    // `\\server\share` is a folder of a network.
+    if text.starts_with("\\\\") {
+        return as_it_is(false);
+    }
     let (scheme, after) = Scheme::read(text);
     let (word, live) = match scheme {
         Scheme::Web { https: true, live } => ("https", live),
         Scheme::Web { https: false, live } => ("http", live),
         Scheme::Missing => ("http", false),
         Scheme::Other { word, live } => (word, live),
-        Scheme::Opaque => return Cow::Borrowed(text),
+        Scheme::Opaque => return as_it_is(true),
     };
+    let has_scheme = scheme != Scheme::Missing;
     let authority = Authority::read(after, live);
-    if scheme == Scheme::Missing && authority.is_mailbox() {
-        return Cow::Borrowed(text);
+    if !has_scheme && authority.is_mailbox() {
+        return as_it_is(false);
     }
     if live && authority.is_as_written(after) {
-        return Cow::Borrowed(text);
+        return as_it_is(true);
     }
     let mut url = String::with_capacity(text.len() + 8);
     url.push_str(word);
     url.push_str("://");
     url.push_str(&authority.text);
     authority.push_rest(&mut url, !live);
-    Cow::Owned(url)
+    Refanged { text: Cow::Owned(url), has_scheme }
 }
 
-/// The text without blanks, invisible characters, quotes and brackets around it.
-fn unwrapped(text: &str) -> &str {
+/// The text without blanks, invisible characters, quotes and brackets around it. Of a link with a text, the link.
+pub(super) fn unwrapped(text: &str) -> &str {
     let mut text = trimmed(text);
     for _ in 0..WRAPPINGS {
         match unwrapped_once(text) {
@@ -86,6 +101,11 @@ fn unwrapped(text: &str) -> &str {
 
 fn unwrapped_once(text: &str) -> Option<&str> {
     let first = text.chars().next()?;
+    if let Some(markup) =
+        Markup::read(text).filter(|markup| text[markup.len..].trim_end_matches(SENTENCE).is_empty())
+    {
+        return Some(trimmed(markup.link));
+    }
     let inner = &text[first.len_utf8()..];
     let sentence = inner.trim_end_matches(SENTENCE);
     if QUOTES.contains(&first) {
@@ -185,7 +205,7 @@ fn close_of_scheme<'a>(word: &str, after: &'a str) -> &'a str {
 }
 
 /// Whether a word stands for https (true) or http (false): `hxxp`, `h**ps`, `htt p`, `http[s]`, `meow`, `xxxx`.
-fn web_scheme(word: &str) -> Option<bool> {
+pub(super) fn web_scheme(word: &str) -> Option<bool> {
     let word: String = word
         .chars()
         .filter(|char| !(is_opener(*char) || is_closer(*char) || is_blank(*char) || is_invisible(*char)))
@@ -322,6 +342,11 @@ impl<'a> Authority<'a> {
         }
     }
 
+    fn is_plausible(&self) -> bool {
+        let url = Url::parse(&format!("http://{}", self.text));
+        url.is_ok_and(|url| url.host().as_ref().is_some_and(is_plausible))
+    }
+
     fn step_mark(&mut self) -> bool {
         let before = blanks(self.rest);
         let rest = &self.rest[before..];
@@ -359,10 +384,9 @@ impl<'a> Authority<'a> {
         if !self.rest.is_empty() || self.slash {
             return;
         }
-        let end = prose_end(&self.text);
-        // A host with a last dot and an empty port are live.
-        if !live || self.text[end..].contains(|char| !matches!(char, '.' | ':')) {
-            self.text.truncate(end);
+        // A host with a last dot, an empty port and a quote within an international name are live.
+        if !(live && self.is_plausible()) {
+            self.text.truncate(prose_end(&self.text));
         }
     }
 
@@ -510,6 +534,11 @@ fn is_invisible(char: char) -> bool {
         )
 }
 
+/// Characters that end a line, or that no line of text has.
+pub(super) fn breaks_a_line(char: char) -> bool {
+    char.is_control() || matches!(char, '\u{2028}' | '\u{2029}')
+}
+
 fn is_joiner(char: char) -> bool {
     matches!(char, '\u{200c}' | '\u{200d}')
 }
@@ -523,6 +552,10 @@ fn is_direction_mark(char: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn refang(text: &str) -> Cow<'_, str> {
+        super::refang(text).text
+    }
 
     fn refangs(cases: &[(&str, &str)]) {
         for (written, meant) in cases {
@@ -663,8 +696,10 @@ mod tests {
     }
 
     #[test]
-    fn other_schemes_and_mailboxes_stay() {
+    fn other_schemes_mailboxes_and_folders_of_a_network_stay() {
         for text in [
+            "\\\\server\\share",
+            "\\\\server.evil.example\\share",
             "ftp://evil.example/x",
             "mailto:a@b.example",
             "javascript:alert(1)",
@@ -709,6 +744,18 @@ mod tests {
     }
 
     #[test]
+    fn of_a_link_with_a_text_the_link_is_meant() {
+        refangs(&[
+            ("[text](http://evil.example/x)", "http://evil.example/x"),
+            ("[http://good.example](hxxp://evil[.]example/x_(1)).", "http://evil.example/x_(1)"),
+            ("<http://evil.example/x|http://good.example>", "http://evil.example/x"),
+            ("<https://evil.example|evil>,", "https://evil.example"),
+            ("([text](<http://evil.example/x>))", "http://evil.example/x"),
+            ("[http://]evil.example/(x)", "http://evil.example/(x)"),
+        ]);
+    }
+
+    #[test]
     fn punctuation_of_prose_ends_what_no_browser_could_follow() {
         refangs(&[
             ("hxxp://evil.example/x.", "http://evil.example/x"),
@@ -719,7 +766,11 @@ mod tests {
             ("evil.example.", "http://evil.example"),
             ("http://evil.example,", "http://evil.example"),
             ("http://evil.example).", "http://evil.example"),
-            ("http://evil.example”", "http://evil.example"),
+            ("http://evil.example\"", "http://evil.example"),
+            ("http://evil.example”", "http://evil.example”"),
+            ("http://evil.example»", "http://evil.example»"),
+            ("«http://evil.example»", "http://evil.example"),
+            ("hxxp://evil.example»", "http://evil.example"),
             ("http://evil.example.", "http://evil.example."),
             ("http://evil.example/x.", "http://evil.example/x."),
             ("http://[2001:db8::1]", "http://[2001:db8::1]"),

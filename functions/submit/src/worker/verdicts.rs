@@ -69,6 +69,7 @@ impl Verdicts {
         }
         let vmray = self.vmray.client(self.timeout, deadline).await?;
         let (rows, complete) = rows(&vmray, waiting.keys().copied().collect()).await;
+        self.vmray.note_refusals(&vmray);
         let mut records = Vec::new();
         for (id, row) in &rows {
             for key in waiting.get(id).into_iter().flatten() {

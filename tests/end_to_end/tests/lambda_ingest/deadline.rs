@@ -2,13 +2,24 @@
 
 use std::time::Duration;
 
-use end_to_end::ingest::{MINUTES, World, estate, position, schedule};
+use end_to_end::ingest::{MINUTES, World, add, estate, minute, position, schedule};
 use serde_json::{Value, json};
+use simulators::estate::{Estate, SampleSpec, SubmissionSpec, Verdict};
 use simulators::faults::Fault;
 use simulators::vmray::VmrayOptions;
 
 /// The shortest limit that is of any use.
 const SHORT: Duration = Duration::from_secs(3);
+
+/// Clean submissions, one a minute.
+fn add_clean(estate: &mut Estate, count: u64) {
+    const CLEAN: u64 = 900_000;
+    estate.add_sample(SampleSpec { verdict: Some(Verdict::Clean), ..SampleSpec::file(CLEAN, "clean.exe") });
+    for n in 1..=count {
+        let submission = SubmissionSpec::finished(100_000 + n, CLEAN, minute(n));
+        estate.add_submission(submission.verdict(Verdict::Clean));
+    }
+}
 
 /// Reports in the order in which they were pushed.
 fn reports(world: &World) -> Vec<Value> {
@@ -65,6 +76,63 @@ async fn a_vmray_that_hangs_costs_a_partial_run_and_no_sample() {
     let answer = lambda.invoke(schedule(), MINUTES).await.answer();
     assert_eq!((&answer["status"], &answer["samples"]), (&json!("done"), &json!(1)), "{answer}");
     assert_eq!(reports(&world).len(), 4, "nothing twice");
+}
+
+/// Positions and sizes of the quarantine after invocations with a short limit, until one handles everything.
+async fn short_invocations_until_done(world: &World) -> Vec<(String, usize)> {
+    let lambda = world.lambda().await;
+    let mut progress = Vec::new();
+    loop {
+        let answer = lambda.invoke(schedule(), SHORT).await.answer();
+        progress.push((answer["position"].as_str().unwrap().to_owned(), world.aws.quarantine().await.len()));
+        if answer["status"] == "done" {
+            return progress;
+        }
+        assert_eq!(answer["status"], "partial", "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn more_missing_samples_than_one_invocation_can_write_down_are_passed_by_several() {
+    let mut estate = estate(400);
+    (1..=400).for_each(|id| estate.delete_sample(id));
+    let world = World::new(estate).await;
+    world.aws.dynamodb_faults().add(Fault::on("PutItem").delay(Duration::from_millis(200)));
+    let progress = short_invocations_until_done(&world).await;
+    assert!(progress.len() > 1, "this test needs more missing samples");
+    assert!(progress.is_sorted(), "{progress:?}");
+    let mut distinct = progress.clone();
+    distinct.dedup();
+    assert_eq!(distinct, progress, "each invocation keeps what it has written");
+    assert_eq!(progress.last(), Some(&(position(400), 400)));
+}
+
+#[tokio::test]
+async fn a_look_back_that_is_too_long_for_one_invocation_holds_up_no_new_sample_and_loses_no_late_one() {
+    let mut estate = estate(1);
+    add_clean(&mut estate, 2_000);
+    let vmray = VmrayOptions {
+        estate,
+        api_items_per_request: 20,
+        max_api_items: 100,
+        latency: Duration::from_millis(20),
+        ..VmrayOptions::default()
+    };
+    let mut world = World::on(None, vmray).await;
+    world.set("FEED_OVERLAP", "P7D");
+    let _ = world.run(schedule()).await;
+    add(&mut world.vmray.estate(), 3_000);
+    let lambda = world.lambda().await;
+    let answer = lambda.invoke(schedule(), SHORT).await.answer();
+    assert_eq!(
+        (&answer["status"], &answer["samples"], &answer["position"]),
+        (&json!("partial"), &json!(1), &json!(position(3_000))),
+        "{answer}"
+    );
+    add(&mut world.vmray.estate(), 1_500);
+    short_invocations_until_done(&world).await;
+    assert_eq!(world.arrived(2..=3_000), [1_500, 3_000]);
+    assert_eq!(reports(&world).len(), 3, "nothing twice");
 }
 
 #[tokio::test]

@@ -180,3 +180,22 @@ async fn a_reset_makes_all_of_the_quarantine_due() {
     assert_eq!((&answer["samples"], &answer["quarantined"]), (&json!(3), &json!(0)), "{answer}");
     assert!(world.aws.quarantine().await.is_empty());
 }
+
+#[tokio::test]
+async fn a_deleted_sample_that_was_given_up_long_ago_is_forgotten_and_what_an_operator_decides_is_kept() {
+    let world = World::new(estate(2)).await;
+    let entry = |sample: u64, reason: &str, days: i64| {
+        let then = (Utc::now() - TimeDelta::days(days)).to_rfc3339();
+        json!({
+            "pk": format!("ingest#{CONNECTOR}"), "sk": format!("quarantine#{sample:012}"), "version": 1,
+            "sample_id": sample, "submissions": [], "state": "failed", "reason": reason, "detail": "it failed",
+            "attempts": 10, "since": then, "next_attempt": then, "given_up": true,
+        })
+    };
+    for (sample, reason, days) in [(7, "not_found", 36), (8, "not_found", 34), (9, "forbidden", 400)] {
+        world.aws.put_item(&entry(sample, reason, days)).await;
+    }
+    let answer = world.run(schedule()).await;
+    assert_eq!(world.aws.quarantine().await.keys().collect::<Vec<_>>(), [&8, &9]);
+    assert_eq!(answer["quarantined"], 2);
+}

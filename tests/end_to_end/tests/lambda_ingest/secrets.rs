@@ -100,6 +100,17 @@ async fn a_secret_that_is_no_set_of_keys_is_explained_without_its_content() {
 }
 
 #[tokio::test]
+async fn a_key_that_is_filled_in_is_used_at_once() {
+    let world = World::new(estate(1)).await;
+    world.aws.rotate_secret(&json!({"vmray_api_key": VMRAY_KEY, "opencti_token": ""})).await;
+    let lambda = world.lambda().await;
+    let (kind, message) = lambda.invoke(schedule(), MINUTES).await.error();
+    assert_eq!(kind, "SecretsError", "{message}");
+    world.aws.rotate_secret(&secret(VMRAY_KEY, OPENCTI_TOKEN)).await;
+    assert_eq!(lambda.invoke(schedule(), MINUTES).await.answer()["samples"], 1);
+}
+
+#[tokio::test]
 async fn a_process_that_started_without_secrets_manager_recovers_with_it() {
     let world = World::new(estate(1)).await;
     world.aws.secrets_faults().add(Fault::on("GetSecretValue").status(400));

@@ -1,7 +1,7 @@
 //! DynamoDB in trouble, and documents that are not as this version writes them.
 
 use chrono::{TimeDelta, Utc};
-use end_to_end::ingest::{CONNECTOR, MINUTES, World, estate, position, schedule};
+use end_to_end::ingest::{CONNECTOR, MINUTES, World, add, estate, position, schedule};
 use serde_json::{Value, json};
 use simulators::faults::Fault;
 
@@ -9,6 +9,9 @@ const THROTTLED: &str = r#"{"__type":"com.amazonaws.dynamodb.v20120810#Provision
 
 /// Writes of a first run before its first bundle: the lease, and where to start.
 const WRITES_BEFORE_THE_FIRST_BUNDLE: u64 = 2;
+
+/// Writes after each bundle: what is handled, and the cursor.
+const WRITES_OF_A_CHECKPOINT: u64 = 2;
 
 async fn one_bundle_at_a_time(samples: u64) -> World {
     let mut world = World::new(estate(samples)).await;
@@ -19,8 +22,8 @@ async fn one_bundle_at_a_time(samples: u64) -> World {
 /// From the second checkpoint on, DynamoDB answers everything that is written like this.
 async fn the_store_fails_in_mid_run(status: u16, body: &str) {
     let world = one_bundle_at_a_time(5).await;
-    let fault =
-        Fault::on("PutItem").from(WRITES_BEFORE_THE_FIRST_BUNDLE + 2).body(status, "application/json", body);
+    let first = WRITES_BEFORE_THE_FIRST_BUNDLE + WRITES_OF_A_CHECKPOINT + 1;
+    let fault = Fault::on("PutItem").from(first).body(status, "application/json", body);
     world.aws.dynamodb_faults().add(fault);
     let lambda = world.lambda().await;
     let (kind, message) = lambda.invoke(schedule(), MINUTES).await.error();
@@ -80,11 +83,12 @@ async fn a_table_that_is_not_there_is_named_before_any_call() {
 }
 
 #[tokio::test]
-async fn the_cursor_is_a_small_document_that_never_expires() {
+async fn the_cursor_and_what_is_handled_are_small_documents_that_never_expire() {
     let world = World::new(estate(3)).await;
     let _ = world.run(schedule()).await;
     let items = world.aws.items().await;
-    assert_eq!(items.keys().collect::<Vec<_>>(), ["cursor"]);
+    assert_eq!(items.keys().collect::<Vec<_>>(), ["cursor", "handled#000"]);
+    assert!(items["handled#000"].get("ttl").is_none(), "{items:?}");
     let cursor = &items["cursor"];
     assert_eq!(cursor["pk"], format!("ingest#{CONNECTOR}"));
     assert_eq!((&cursor["position"], &cursor["lease"]), (&json!(position(3)), &Value::Null), "{cursor}");
@@ -97,9 +101,10 @@ async fn the_cursor_is_a_small_document_that_never_expires() {
 #[tokio::test]
 async fn a_cursor_that_was_broken_by_hand_is_named_and_left_as_it_is() {
     type Edit = fn(&mut Value);
-    let edits: [(&str, Edit); 5] = [
+    let edits: [(&str, Edit); 6] = [
         ("position", |cursor| cursor["position"] = "last tuesday".into()),
         ("done", |cursor| cursor["done"] = "1:2 three".into()),
+        ("handled", |cursor| cursor["handled"]["segments"] = "all".into()),
         ("lease", |cursor| cursor["lease"] = "mine".into()),
         ("version", |cursor| cursor["version"] = "seven".into()),
         ("ttl", |cursor| cursor["ttl"] = "never".into()),
@@ -155,4 +160,25 @@ async fn a_broken_quarantine_entry_is_named_and_left_as_it_is() {
     let items = world.aws.items().await;
     assert_eq!(items["quarantine#000000000009"], entry);
     assert_eq!(items["cursor"]["lease"], Value::Null, "the next run need not wait");
+}
+
+#[tokio::test]
+async fn a_run_with_nothing_new_writes_only_its_lease_however_much_it_remembers() {
+    let world = World::new(estate(15)).await;
+    let lambda = world.lambda().await;
+    let _ = lambda.invoke(schedule(), MINUTES).await.answer();
+    let calls = || ["GetItem", "BatchGetItem", "Query", "PutItem"].map(|name| world.aws.dynamodb_calls(name));
+    let before = calls();
+    let _ = lambda.invoke(schedule(), MINUTES).await.answer();
+    let cost: Vec<u64> = calls().iter().zip(before).map(|(after, before)| after - before).collect();
+    assert_eq!(
+        cost,
+        [1, 0, 1, 2],
+        "the cursor and the quarantine are read, the lease is taken and given back"
+    );
+    add(&mut world.vmray.estate(), 16);
+    let before = calls();
+    assert_eq!(lambda.invoke(schedule(), MINUTES).await.answer()["samples"], 1);
+    let cost: Vec<u64> = calls().iter().zip(before).map(|(after, before)| after - before).collect();
+    assert_eq!(cost, [1, 1, 1, 4], "one new submission: its list is read, and written before the cursor");
 }

@@ -136,6 +136,20 @@ async fn without_a_valid_key_urls_wait_and_the_operator_is_told() {
 }
 
 #[tokio::test]
+async fn a_key_that_is_refused_while_verdicts_are_asked_for_is_told_to_the_operator() {
+    let mut scene = Scene::new().await;
+    let batch = scene.submit(&urls(&HOSTS)).await;
+    scene.work().await;
+    scene.look(&batch).await;
+    assert_eq!(metrics(&scene.api)["VmrayUnauthorized"], 0);
+    scene.world.vmray.set_api_keys(&[NEXT_VMRAY_KEY]);
+    // The look before has asked already, and does so again only after a pause.
+    scene.api = scene.world.api().await;
+    scene.look(&batch).await;
+    assert!(metrics(&scene.api)["VmrayUnauthorized"].as_u64() > Some(0));
+}
+
+#[tokio::test]
 async fn answers_of_the_api_do_not_need_vmray() {
     let scene = Scene::new().await;
     let batch = scene.submit(&urls(&["a"])).await;

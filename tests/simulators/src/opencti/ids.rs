@@ -15,14 +15,17 @@ const NAMESPACE: Uuid = Uuid::from_u128(0x00ab_edb4_aa42_466c_9c01_fed2_3315_a9b
 /// In the order in which the platform prefers them.
 const HASHES: [&str; 7] = ["MD5", "SHA-1", "SHA-256", "SHA-512", "SHA3-256", "SHA3-512", "SSDEEP"];
 
-/// The markings that have fixed ids.
-pub(super) const TLP: [(&str, &str); 6] = [
+/// The markings of a new installation: their ids are the same everywhere.
+pub(super) const MARKINGS: [(&str, &str); 9] = [
     ("TLP:CLEAR", "marking-definition--613f2e26-407d-48c7-9eca-b8e91df99dc9"),
-    ("TLP:WHITE", "marking-definition--613f2e26-407d-48c7-9eca-b8e91df99dc9"),
     ("TLP:GREEN", "marking-definition--34098fce-860f-48ae-8e50-ebd3cc5e41da"),
     ("TLP:AMBER", "marking-definition--f88d31f6-486f-44da-b317-01333bde0b82"),
     ("TLP:AMBER+STRICT", "marking-definition--826578e1-40ad-459f-bc73-ede076f81f37"),
     ("TLP:RED", "marking-definition--5e57c739-391a-4eb3-b6be-7d15ca92d5ed"),
+    ("PAP:CLEAR", "marking-definition--4cdff7eb-acb8-543f-8573-829eb9fe8b34"),
+    ("PAP:GREEN", "marking-definition--89484dde-e3d2-547f-a6c6-d14824429eb1"),
+    ("PAP:AMBER", "marking-definition--a6f20d4d-0360-59b6-ba22-3b48707828b1"),
+    ("PAP:RED", "marking-definition--4e4e3b84-de45-53df-9d9b-b21207699fd8"),
 ];
 
 /// What makes an object: canonical JSON wants sorted members, which the map gives.

@@ -204,7 +204,7 @@ impl Knowledge {
     fn check_ends(&self, relationship: &Value) -> Result<(), Refusal> {
         let end = |name: &str| {
             let id = relationship[name].as_str().unwrap_or_default();
-            self.get(id).ok_or_else(|| Refusal::missing_reference(format!("Element(s) not found: {id}")))
+            self.get(id).ok_or_else(|| Refusal::missing_reference("Element(s) not found"))
         };
         let (source, target) = (end("source_ref")?, end("target_ref")?);
         let relation = relationship["relationship_type"].as_str().unwrap_or_default();
@@ -328,6 +328,11 @@ fn has_confidence(object: &Value) -> bool {
     object["type"].as_str().is_some_and(|kind| kinds.contains(&kind))
 }
 
+/// How many objects a bundle is split into.
+pub(super) fn distinct(objects: &[Value]) -> usize {
+    objects.iter().map(|object| &object["id"]).collect::<HashSet<_>>().len()
+}
+
 /// The splitter: of equal ids the last, in an order in which references are there before they are needed.
 fn split(objects: &[Value]) -> Vec<&Value> {
     let mut last: HashMap<&str, usize> = HashMap::new();
@@ -419,7 +424,7 @@ mod tests {
     use super::*;
 
     fn rights() -> Rights {
-        let markings: Vec<String> = ids::TLP.iter().map(|(_, id)| (*id).to_owned()).collect();
+        let markings: Vec<String> = ids::MARKINGS.iter().map(|(_, id)| (*id).to_owned()).collect();
         Rights { max_confidence: 100, allowed_markings: markings.clone(), markings }
     }
 
@@ -459,8 +464,8 @@ mod tests {
         let mut knowledge = latest();
         assert!(knowledge.import(&[object], &rights()).1.is_empty());
         assert_eq!(knowledge.get("url--1").unwrap().object["object_marking_refs"], json!([]));
-        let red = json!({"type": "url", "id": "url--2", "value": "http://b.test", "object_marking_refs": [ids::TLP[5].1]});
-        let green = Rights { allowed_markings: vec![ids::TLP[2].1.to_owned()], ..rights() };
+        let red = json!({"type": "url", "id": "url--2", "value": "http://b.test", "object_marking_refs": [ids::MARKINGS[4].1]});
+        let green = Rights { allowed_markings: vec![ids::MARKINGS[1].1.to_owned()], ..rights() };
         assert_eq!(knowledge.import(&[red], &green).1.len(), 1);
     }
 

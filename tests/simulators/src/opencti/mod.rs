@@ -15,6 +15,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use axum::body::Bytes;
 use axum::http::header;
 use serde_json::{Value, json};
 
@@ -24,10 +25,6 @@ use version::Version;
 
 use crate::faults::Faults;
 use crate::server::{self, Answer, Authorization, Request, RequestRecord, Server, Service, Settings, lock};
-
-/// The rights of the built-in role *Connector*, as far as they are asked for.
-const CONNECTOR_ROLE: [&str; 5] =
-    ["CONNECTORAPI", "MODULES_MODMANAGE", "MODULES", "KNOWLEDGE_KNUPDATE", "SETTINGS_SETLABELS"];
 
 /// When pushed bundles are imported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,8 +40,6 @@ pub enum Workers {
 pub struct OpenctiOptions {
     /// Tokens in force, all of the same account.
     pub tokens: Vec<String>,
-    /// The account's capabilities.
-    pub capabilities: Vec<String>,
     /// The account's highest confidence.
     pub max_confidence: i64,
     /// The release: `6.9.0`, `7.260817.0`; it decides which fields exist and how ids are made.
@@ -73,10 +68,9 @@ pub struct OpenctiOptions {
 
 impl Default for OpenctiOptions {
     fn default() -> Self {
-        let markings: Vec<String> = ids::TLP.iter().map(|(name, _)| (*name).to_owned()).collect();
+        let markings: Vec<String> = ids::MARKINGS.iter().map(|(name, _)| (*name).to_owned()).collect();
         Self {
             tokens: vec!["opencti-token".to_owned()],
-            capabilities: CONNECTOR_ROLE.iter().map(|&name| name.to_owned()).collect(),
             max_confidence: 100,
             version: "7.260817.0".to_owned(),
             allowed_markings: markings.clone(),
@@ -193,31 +187,61 @@ impl Opencti {
                 return Err(Answer::json(405, &error));
             }
         }
-        let body = self.inflate(request)?;
-        let body: Value = serde_json::from_slice(&body).map_err(|_| {
-            let first: String = String::from_utf8_lossy(&body).chars().take(1).collect();
-            failure(&format!("Unexpected token '{first}' in JSON at position 0"))
-        })?;
-        match graphql::Request::parse(&body) {
+        let refuse = |error: &graphql::Error| Answer::json(error.status(), &error.answer());
+        let is_json =
+            request.header(header::CONTENT_TYPE).is_some_and(|kind| kind.starts_with("application/json"));
+        let sent = if is_json { self.inflate(request)? } else { Bytes::new() };
+        let body: Value = match sent.as_ref() {
+            [] => json!({}),
+            sent => serde_json::from_slice(sent).map_err(|error| failure(&json_error(sent, &error)))?,
+        };
+        if body.as_object().is_none_or(serde_json::Map::is_empty) {
+            let needed = "POST body missing, invalid Content-Type, or JSON object has no keys.";
+            return Err(refuse(&graphql::Error::bad_request(needed)));
+        }
+        match graphql::Request::parse(&body, sent) {
             Ok(request) => Ok(Readable { body, request }),
-            Err(error) => Err(Answer::json(200, &error.answer())),
+            Err(error) => Err(refuse(&error)),
         }
     }
 
-    fn inflate(&self, request: &Request) -> Result<Vec<u8>, Answer> {
+    fn inflate(&self, request: &Request) -> Result<Bytes, Answer> {
         if self.proxy_limit_bytes.is_some_and(|limit| request.body.len() > limit) {
             return Err(Answer::html(413, "<html><h1>413 Request Entity Too Large</h1></html>"));
         }
         let body = match request.header(header::CONTENT_ENCODING) {
             Some("gzip") => server::gunzip(&request.body, self.max_body_bytes)
-                .map_err(|error| failure(&error.to_string()))?,
-            None | Some("identity") => request.body.to_vec(),
+                .map_err(|error| failure(&error.to_string()))?
+                .into(),
+            None | Some("identity") => request.body.clone(),
             Some(_) => return Err(failure("unsupported content encoding")),
         };
         if body.len() > self.max_body_bytes {
             return Err(failure("request entity too large"));
         }
         Ok(body)
+    }
+}
+
+/// What Node.js says about a body that is not JSON, as far as it is known.
+fn json_error(body: &[u8], error: &serde_json::Error) -> String {
+    let text = String::from_utf8_lossy(body);
+    let (line, column) = (error.line(), error.column());
+    let before: usize = text.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum();
+    let position = (before + column).saturating_sub(1);
+    match text.trim_start().chars().next() {
+        Some('{' | '[') if error.is_eof() => "Unexpected end of JSON input".to_owned(),
+        Some('{') if error.to_string().starts_with("key must be a string") => format!(
+            "Expected property name or '}}' in JSON at position {position} (line {line} column {column})"
+        ),
+        Some('{' | '[') => {
+            let token = text.get(position..).and_then(|rest| rest.chars().next()).unwrap_or_default();
+            format!("Unexpected token '{token}', \"{text}\" is not valid JSON")
+        }
+        first => {
+            let token = first.unwrap_or_default();
+            format!("Unexpected token '{token}', \"{text}\" is not valid JSON")
+        }
     }
 }
 

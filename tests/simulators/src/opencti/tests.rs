@@ -172,14 +172,19 @@ async fn a_reset_purges_what_waits_in_the_queue() {
     register(&opencti).await;
     let size = "query { connector(id: \"c1\") { connector_queue_details { messages_number } } }";
     post(&opencti, PUSH, json!({"connectorId": "c1", "bundle": bundle("a.test")})).await;
-    let waiting = post(&opencti, size, json!({})).await;
-    assert_eq!(waiting["data"]["connector"]["connector_queue_details"]["messages_number"], 2);
+    for shown in [0, 2] {
+        let waiting = post(&opencti, size, json!({})).await;
+        assert_eq!(waiting["data"]["connector"]["connector_queue_details"]["messages_number"], shown);
+        opencti.platform().collect_statistics();
+    }
     opencti.platform().reset_at_push(2);
     post(&opencti, PUSH, json!({"connectorId": "c1", "bundle": bundle("b.test")})).await;
     opencti.platform().run_workers();
     let platform = opencti.platform();
+    let works: Vec<_> = platform.works().iter().map(|work| (&*work.status, work.processed)).collect();
+    assert_eq!(works, [("complete", None), ("complete", Some(2))], "the one that was cut off is closed");
     assert!(platform.knowledge().get("domain-name--1").unwrap().object["value"] == "b.test");
-    assert_eq!((platform.knowledge().pushed(), platform.connector("c1").unwrap().reset), (2, true));
+    assert_eq!((platform.knowledge().pushed(), platform.connector("c1").unwrap().reset), (2, Some(true)));
 }
 
 fn zipped(body: &[u8]) -> Vec<u8> {
@@ -191,7 +196,8 @@ fn zipped(body: &[u8]) -> Vec<u8> {
 async fn send_zipped(opencti: &OpenctiSimulator, body: &[u8]) -> reqwest::Response {
     let request =
         reqwest::Client::new().post(format!("{}/graphql", opencti.url())).bearer_auth("opencti-token");
-    request.header("content-encoding", "gzip").body(zipped(body)).send().await.unwrap()
+    let request = request.header("content-type", "application/json").header("content-encoding", "gzip");
+    request.body(zipped(body)).send().await.unwrap()
 }
 
 #[tokio::test]
@@ -222,7 +228,7 @@ async fn what_is_no_graphql_is_answered_as_the_platform_does() {
     let page = get("/dashboard").await.unwrap();
     assert_eq!(
         (page.status().as_u16(), &page.headers()["content-type"]),
-        (200, &"text/html".parse().unwrap())
+        (200, &"text/html; charset=utf-8".parse().unwrap())
     );
     assert_eq!(get("/graphql").await.unwrap().status(), 405);
 }
@@ -236,7 +242,7 @@ async fn a_push_can_be_handled_and_not_answered() {
         json!({"query": PUSH, "variables": {"connectorId": "c1", "bundle": bundle("a.test")}}).to_string();
     let request =
         reqwest::Client::new().post(format!("{}/graphql", opencti.url())).bearer_auth("opencti-token");
-    assert!(request.body(body).send().await.is_err());
+    assert!(request.header("content-type", "application/json").body(body).send().await.is_err());
     assert_eq!(opencti.platform().pushes(), 1);
     opencti.faults().add(Fault::on("stixBundlePush").graphql_error("Locked", "LOCK_ERROR", 500));
     let answer = post(&opencti, PUSH, json!({"connectorId": "c1", "bundle": bundle("a.test")})).await;

@@ -176,7 +176,15 @@ impl Top<'_> {
             intake.faults.push("/options", "expected an object");
             return Map::new();
         }
-        serde_json::from_str(raw.get()).unwrap_or_else(|error| {
+        // Of two values neither is more likely the one that was meant.
+        let read = serde_json::from_str::<Top<'_>>(raw.get()).and_then(|options| {
+            options
+                .0
+                .into_iter()
+                .map(|(name, value)| Ok((name, serde_json::from_str(value.get())?)))
+                .collect()
+        });
+        read.unwrap_or_else(|error| {
             intake.faults.push("/options", without_place(&error));
             Map::new()
         })

@@ -340,6 +340,8 @@ fn a_member_given_twice_is_refused() {
         r#"{"urls": ["a.test"], "urls": ["b.test"]}"#,
         r#"[{"value": "a.test", "value": "b.test"}]"#,
         r#"{"urls": ["a.test"], "\u0075rls": []}"#,
+        r#"{"urls": ["a.test"], "options": {"force": false, "force": true}}"#,
+        r#"{"urls": ["a.test"], "options": {"force": true, "\u0066orce": true}}"#,
     ] {
         assert!(matches!(parse(JSON, body.as_bytes(), LIMITS), Err(BodyError::Wrong(_))), "{body}");
     }

@@ -12,19 +12,18 @@ use super::{
     entry::text_id,
     intake::{Full, Intake},
 };
+use crate::url::{BEGINNING, Markup, begins_host, begins_scheme, begins_url, is_between_urls, opened};
 
 /// What people write over a column of URLs.
 const URL_COLUMNS: [&str; 8] = ["url", "urls", "uri", "link", "value", "indicator", "observable", "ioc"];
-
-/// How many bytes of a beginning are looked at: a host name has 253, and defanging adds some.
-const BEGINNING: usize = 512;
 
 /// Whether a body that says nothing of itself is a list of URLs: it begins with one.
 pub(super) fn looks_like_urls(body: &str) -> bool {
     let Some(line) = lines(body).map(|(_, line)| line).next() else {
         return false;
     };
-    Header::read(line).is_some() || items(line).next().is_some_and(|item| begins_url(&item))
+    let begins = |item: &str| begins_url(item) || Markup::read(item).is_some();
+    Header::read(line).is_some() || items(line).next().is_some_and(|item| begins(&item))
 }
 
 /// Reads lines. Blank ones, comments (`#`) and a header are passed over.
@@ -140,11 +139,12 @@ fn quoted(text: &str) -> Option<(Cow<'_, str>, Option<&str>)> {
     Some((field, after))
 }
 
-/// The URLs of a text that joins them with commas, blank ones left out.
+/// The URLs of a text that joins them with commas or blanks, blank ones left out.
 ///
 /// A comma ends a URL when whitespace follows it, when a scheme follows it, or when a host follows it and the URL has
 /// nothing but a host so far. So `http://a.test/1,2` is one URL, and so is `http://a.test/x,style.css`, but
-/// `a.test,b.test` are two. A URL in quotes is taken as it is.
+/// `a.test,b.test` are two. A blank ends a URL where another begins. A URL in quotes and a link with a
+/// text are taken as they are.
 pub(super) fn items(line: &str) -> impl Iterator<Item = Cow<'_, str>> {
     let mut rest = line;
     let items = std::iter::from_fn(move || {
@@ -156,7 +156,7 @@ pub(super) fn items(line: &str) -> impl Iterator<Item = Cow<'_, str>> {
             rest = after.unwrap_or_default();
             return Some(item);
         }
-        let end = end_of_item(rest);
+        let end = Markup::read(rest).map_or_else(|| end_of_item(rest), |markup| markup.len);
         let item = rest[..end].trim_end_matches(|char: char| char == ',' || char.is_whitespace());
         rest = &rest[end..];
         Some(Cow::Borrowed(item))
@@ -164,17 +164,20 @@ pub(super) fn items(line: &str) -> impl Iterator<Item = Cow<'_, str>> {
     items.filter(|item| !item.trim().is_empty())
 }
 
-/// Where the first item of `text` ends: at one of its commas, or at its end.
+/// Where the first item of `text` ends: at one of its commas or blanks, or at its end.
 fn end_of_item(text: &str) -> usize {
     let host_end = host_end(text);
-    let commas = text.match_indices(',').map(|(at, _)| at);
-    let mut ends = commas.filter(|at| {
+    let is_end = |at: usize, char: char| {
+        if char != ',' {
+            return is_between_urls(text, at);
+        }
         let next = &text[at + 1..];
         next.starts_with(char::is_whitespace)
             || begins_scheme(opened(next))
-            || (*at < host_end && begins_host(opened(next)))
-    });
-    ends.next().unwrap_or(text.len())
+            || (at < host_end && begins_host(opened(next)))
+    };
+    let mut places = text.char_indices().filter(|(_, char)| *char == ',' || char.is_whitespace());
+    places.find(|(at, char)| is_end(*at, *char)).map_or(text.len(), |(at, _)| at)
 }
 
 /// Where the host of the first URL ends at the latest, however it is defanged: at the first `/`, `?` or `#` behind its
@@ -190,59 +193,6 @@ fn host_end(text: &str) -> usize {
         0
     };
     text[host..].find(['/', '?', '#']).map_or(text.len(), |end| host + end)
-}
-
-fn begins_url(text: &str) -> bool {
-    let text = opened(text);
-    begins_scheme(text) || begins_host(text)
-}
-
-/// Without the quotes and brackets that people put around URLs.
-fn opened(text: &str) -> &str {
-    let text = beginning(text);
-    text.trim_start_matches(['"', '\'', '`', '<', '(', '[', '{', '“', '‘', '«', '\u{feff}', '\u{200b}'])
-}
-
-/// The beginning of a text, up to the next comma or blank: what follows is no part of it.
-fn beginning(text: &str) -> &str {
-    let text = &text[..text.floor_char_boundary(BEGINNING)];
-    text.find(|char: char| char == ',' || char.is_whitespace()).map_or(text, |end| &text[..end])
-}
-
-/// `http://`, `hxxps[:]//`, `h**p://`, `ftp[://]`, ...
-fn begins_scheme(text: &str) -> bool {
-    let name = text.find(|char: char| !char.is_ascii_alphanumeric() && !matches!(char, '*' | '+' | '-'));
-    let Some((name, rest)) = name.map(|end| text.split_at(end)) else {
-        return false;
-    };
-    if name.len() > 16 || !name.starts_with(|char: char| char.is_ascii_alphabetic()) {
-        return false;
-    }
-    let rest = rest.trim_start_matches(['[', '(', '{', '_', '\\']);
-    let Some(rest) = rest.strip_prefix(':') else {
-        return false;
-    };
-    rest.trim_start_matches([']', ')', '}', '[', '(', '{']).starts_with(['/', '\\'])
-}
-
-/// `a.test`, `a[.]test:8080`, `192.0.2[.]1`, ...
-fn begins_host(text: &str) -> bool {
-    let end = text.find(['/', '?', '#']).unwrap_or(text.len());
-    let mut host = text[..end].to_lowercase();
-    for dot in ["[.]", "(.)", "{.}", "[dot]", "(dot)", "{dot}", "\\."] {
-        host = host.replace(dot, ".");
-    }
-    let host = host.split(':').next().unwrap_or_default();
-    let host = host.trim_end_matches(['"', '\'', '>', ')', ']', '}', '.']);
-    let labels: Vec<&str> = host.split('.').collect();
-    let is_label = |label: &&str| {
-        !label.is_empty() && label.chars().all(|char| char.is_alphanumeric() || matches!(char, '-' | '_'))
-    };
-    let Some(last) = labels.last().filter(|_| labels.len() > 1 && labels.iter().all(is_label)) else {
-        return false;
-    };
-    let is_v4 = labels.len() == 4 && labels.iter().all(|label| label.parse::<u8>().is_ok());
-    is_v4 || last.starts_with("xn--") || (last.chars().count() > 1 && last.chars().all(char::is_alphabetic))
 }
 
 #[cfg(test)]
@@ -287,6 +237,16 @@ mod tests {
             ("\"http://a.test/?q=\"\"x\"\"\"", vec!["http://a.test/?q=\"x\""]),
             ("\"http://a.test/ , b.test", vec!["\"http://a.test/", "b.test"]),
             ("\"\",a.test, \" \"", vec!["a.test"]),
+            ("http://a.com http://b.com/x  b.com", vec!["http://a.com", "http://b.com/x  b.com"]),
+            (
+                "http://a.com\thxxp://b[.]com, c.com d.com",
+                vec!["http://a.com", "hxxp://b[.]com", "c.com", "d.com"],
+            ),
+            ("http://a.com/my file.zip", vec!["http://a.com/my file.zip"]),
+            (
+                "[see http://a.com](http://b.com) <http://c.com|c, d>",
+                vec!["[see http://a.com](http://b.com)", "<http://c.com|c, d>"],
+            ),
             ("not a url", vec!["not a url"]),
             ("", vec![]),
         ] {
@@ -320,9 +280,16 @@ mod tests {
 
     #[test]
     fn what_begins_with_no_url_is_no_list_of_urls() {
-        for list in
-            ["http://a.test", "a.test\nb", "hxxp://a[.]test", "url\nx", "\"http://a.test\"", "# x\n1.2.3.4"]
-        {
+        for list in [
+            "http://a.test",
+            "a.test\nb",
+            "hxxp://a[.]test",
+            "url\nx",
+            "\"http://a.test\"",
+            "# x\n1.2.3.4",
+            "[a b](http://a.test)",
+            "<http://a.test|a b>",
+        ] {
             assert!(looks_like_urls(list), "{list}");
         }
         for other in ["hello world", "True", "'urls': []", "5", "<html><body>", "", "#"] {
@@ -332,7 +299,22 @@ mod tests {
 
     #[test]
     fn a_body_of_commas_is_read_in_a_moment() {
-        for piece in [",", ",a", "http://a.test/,", "\",", "a,\"\"\"", "a.test,", "a.test;", "[[[", "\"\","] {
+        for piece in [
+            ",",
+            ",a",
+            "http://a.test/,",
+            "\",",
+            "a,\"\"\"",
+            "a ",
+            "a.com ",
+            "http://a.com ",
+            "[a](",
+            "<a|",
+            "a.test,",
+            "a.test;",
+            "[[[",
+            "\"\",",
+        ] {
             let body = piece.repeat((1 << 19) / piece.len());
             let _ = read(&body, Limits { max_urls: usize::MAX, ..LIMITS });
             let _ = read(&format!("id,url\n{body}"), LIMITS);

@@ -1,8 +1,12 @@
 //! GraphQL as far as a client can notice: documents are parsed and validated against a schema, variables checked,
 //! answers cut to what was asked for. What the fields mean is told by a [`Resolver`].
 
+mod input;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use axum::body::Bytes;
+use graphql_parser::Pos;
 use graphql_parser::query::{
     Definition, Document, Field, OperationDefinition, Selection, SelectionSet, TypeCondition,
     Value as Literal, VariableDefinition,
@@ -23,21 +27,29 @@ const MUTATION_ALIASES: usize = 1;
 /// An error in the platform's form.
 #[derive(Clone, Debug)]
 pub(super) struct Error {
-    pub(super) message: String,
-    pub(super) code: &'static str,
-    /// Absent on errors of the GraphQL engine itself.
-    pub(super) http_status: Option<u16>,
-    /// More members of `extensions.data`.
-    pub(super) data: Value,
+    message: String,
+    code: &'static str,
+    /// More members of `extensions` than the code.
+    extensions: Value,
+    position: Option<Pos>,
 }
 
 impl Error {
+    /// An error of the platform; those of the GraphQL engine carry no data.
     pub(super) fn new(message: impl Into<String>, code: &'static str, http_status: u16) -> Self {
-        Self { message: message.into(), code, http_status: Some(http_status), data: json!({}) }
+        let mut data = json!({"http_status": http_status});
+        if let Some(genre) = genre(code) {
+            data["genre"] = json!(genre);
+        }
+        Self { extensions: json!({"data": data}), ..Self::engine(message, code) }
     }
 
     fn engine(message: impl Into<String>, code: &'static str) -> Self {
-        Self { message: message.into(), code, http_status: None, data: Value::Null }
+        Self { message: message.into(), code, extensions: json!({}), position: None }
+    }
+
+    pub(super) fn bad_request(message: &str) -> Self {
+        Self::engine(message, "BAD_REQUEST")
     }
 
     fn validation(message: impl Into<String>) -> Self {
@@ -48,22 +60,59 @@ impl Error {
         Self::engine(message, "BAD_USER_INPUT")
     }
 
+    /// With one more member of `extensions.data`.
+    pub(super) fn with(mut self, name: &str, value: Value) -> Self {
+        self.extensions["data"][name] = value;
+        self
+    }
+
+    fn with_extensions(self, extensions: Value) -> Self {
+        Self { extensions, ..self }
+    }
+
+    fn at(self, position: Pos) -> Self {
+        Self { position: Some(position), ..self }
+    }
+
+    /// HTTP 400 for what is not a GraphQL request; everything else is a 200.
+    pub(super) fn status(&self) -> u16 {
+        if self.code == "BAD_REQUEST" { 400 } else { 200 }
+    }
+
+    fn extensions(&self) -> Value {
+        let mut extensions = self.extensions.clone();
+        extensions["code"] = json!(self.code);
+        extensions
+    }
+
+    /// This error as the cause that another one carries.
+    pub(super) fn as_cause(&self) -> Value {
+        json!({"message": self.message, "extensions": self.extensions()})
+    }
+
     fn json(&self, path: Option<&str>) -> Value {
-        let mut extensions = json!({"code": self.code});
-        if let Some(status) = self.http_status {
-            let mut data = json!({"http_status": status, "genre": "TECHNICAL"});
-            crate::estate::merge(&mut data, self.data.clone());
-            extensions["data"] = data;
+        let mut error = json!({"message": self.message, "name": self.code, "extensions": self.extensions()});
+        if let Some(position) = self.position {
+            error["locations"] = json!([{"line": position.line, "column": position.column}]);
         }
-        let mut error = json!({"message": self.message, "name": self.code, "extensions": extensions});
         if let Some(path) = path {
             error["path"] = json!([path]);
         }
         error
     }
 
+    /// The answer when nothing was carried out.
     pub(super) fn answer(&self) -> Value {
-        json!({"errors": [self.json(None)], "data": null})
+        json!({"errors": [self.json(None)]})
+    }
+}
+
+/// Whose fault an error is in the platform's eyes.
+fn genre(code: &str) -> Option<&'static str> {
+    match code {
+        "RESOURCE_NOT_FOUND" => None,
+        "AUTH_REQUIRED" | "AUTH_FAILURE" | "FORBIDDEN_ACCESS" | "DATABASE_ERROR" => Some("TECHNICAL"),
+        _ => Some("BUSINESS"),
     }
 }
 
@@ -79,6 +128,8 @@ pub(super) trait Resolver {
 struct Argument {
     name: String,
     kind: Kind,
+    /// In characters.
+    least_length: Option<usize>,
 }
 
 #[derive(Debug)]
@@ -90,6 +141,7 @@ struct FieldType {
 /// The schema of one release.
 #[derive(Debug)]
 pub(super) struct Schema {
+    version: Version,
     objects: HashMap<String, BTreeMap<String, FieldType>>,
     inputs: HashMap<String, Vec<Argument>>,
     enums: HashMap<String, Vec<String>>,
@@ -101,16 +153,22 @@ impl Schema {
     pub(super) fn of(version: Version) -> Self {
         let document =
             graphql_parser::parse_schema::<String>(include_str!("schema.graphql")).expect("the schema");
-        let mut schema = Self { objects: HashMap::new(), inputs: HashMap::new(), enums: HashMap::new() };
+        let (objects, inputs, enums) = (HashMap::new(), HashMap::new(), HashMap::new());
+        let mut schema = Self { version, objects, inputs, enums };
         for definition in document.into_static().definitions {
             if let schema::Definition::TypeDefinition(definition) = definition {
-                schema.add(definition, version);
+                schema.add(definition);
             }
         }
         schema
     }
 
-    fn add(&mut self, definition: TypeDefinition<'static, String>, version: Version) {
+    fn is_graphql_17(&self) -> bool {
+        self.version >= Version::GRAPHQL_17
+    }
+
+    fn add(&mut self, definition: TypeDefinition<'static, String>) {
+        let version = self.version;
         match definition {
             TypeDefinition::Object(object) => {
                 let fields = object.fields.into_iter().filter(|field| exists(&field.directives, version));
@@ -134,16 +192,51 @@ impl Schema {
 fn arguments(list: Vec<schema::InputValue<'static, String>>, version: Version) -> Vec<Argument> {
     list.into_iter()
         .filter(|argument| exists(&argument.directives, version))
-        .map(|argument| Argument { name: argument.name, kind: argument.value_type })
+        .map(|argument| Argument {
+            least_length: least_length(&argument.directives, version),
+            name: argument.name,
+            kind: argument.value_type,
+        })
         .collect()
 }
 
 /// Whether what carries these directives is in the release.
 fn exists(directives: &[Directive<'static, String>], version: Version) -> bool {
-    directives.iter().all(|directive| match directive.arguments.as_slice() {
-        [(_, Literal::String(since))] => Version::parse(since).is_none_or(|since| version >= since),
-        _ => true,
-    })
+    directive(directives, "since")
+        .and_then(|since| release(since, "version"))
+        .is_none_or(|since| version >= since)
+}
+
+fn least_length(directives: &[Directive<'static, String>], version: Version) -> Option<usize> {
+    let constraint = directive(directives, "constraint")?;
+    let until = release(constraint, "until");
+    match argument(constraint, "minLength")? {
+        Literal::Int(least) if until.is_none_or(|until| version < until) => {
+            usize::try_from(least.as_i64()?).ok()
+        }
+        _ => None,
+    }
+}
+
+fn directive<'a>(
+    directives: &'a [Directive<'static, String>],
+    name: &str,
+) -> Option<&'a Directive<'static, String>> {
+    directives.iter().find(|directive| directive.name == name)
+}
+
+fn argument<'a>(
+    directive: &'a Directive<'static, String>,
+    name: &str,
+) -> Option<&'a Literal<'static, String>> {
+    directive.arguments.iter().find(|(argument, _)| argument == name).map(|(_, value)| value)
+}
+
+fn release(directive: &Directive<'static, String>, name: &str) -> Option<Version> {
+    match argument(directive, name)? {
+        Literal::String(text) => Version::parse(text),
+        _ => None,
+    }
 }
 
 fn named(kind: &Kind) -> &str {
@@ -159,19 +252,23 @@ pub(super) struct Request {
     document: Doc,
     operation: usize,
     variables: Map<String, Value>,
+    /// As it was sent.
+    body: Bytes,
 }
 
 impl Request {
-    /// Parses the `query`, `variables` and `operationName` of a body.
-    pub(super) fn parse(body: &Value) -> Result<Self, Error> {
+    /// Parses the `query`, `variables` and `operationName` of a body, which `sent` holds as it came.
+    pub(super) fn parse(body: &Value, sent: Bytes) -> Result<Self, Error> {
         let Some(query) = body["query"].as_str() else {
-            return Err(Error::engine("GraphQL operations must contain a non-empty `query`.", "BAD_REQUEST"));
+            let needed =
+                "GraphQL operations must contain a non-empty `query` or a `persistedQuery` extension.";
+            return Err(Error::bad_request(needed));
         };
         if query.contains("__schema") {
             return Err(Error::new("GraphQL introspection not authorized!", "RESOURCE_NOT_FOUND", 404));
         }
         let document = graphql_parser::parse_query::<String>(query)
-            .map_err(|error| Error::engine(format!("Syntax Error: {error}"), "GRAPHQL_PARSE_FAILED"))?
+            .map_err(|error| syntax_error(&error.to_string()))?
             .into_static();
         let wanted = body["operationName"].as_str();
         let operation = document.definitions.iter().position(|definition| match definition {
@@ -181,7 +278,7 @@ impl Request {
         let operation =
             operation.ok_or_else(|| Error::engine("Unknown operation", "OPERATION_RESOLUTION_FAILURE"))?;
         let variables = body["variables"].as_object().cloned().unwrap_or_default();
-        Ok(Self { document, operation, variables })
+        Ok(Self { document, operation, variables, body: sent })
     }
 
     /// The names of the root fields, for logs and faults.
@@ -246,6 +343,24 @@ impl Request {
     }
 }
 
+/// The parser's words, such as `Parse error at 1:8`, `Unexpected end of input`, in those of the platform's.
+fn syntax_error(words: &str) -> Error {
+    let place = words.split_once("Parse error at ").map_or("", |(_, rest)| rest).lines().next();
+    let position = place
+        .and_then(|place| place.split_once(':'))
+        .and_then(|(line, column)| Some(Pos { line: line.parse().ok()?, column: column.parse().ok()? }));
+    let unexpected = words.lines().find_map(|line| line.strip_prefix("Unexpected "));
+    let message = match unexpected {
+        None | Some("end of input") => "Syntax Error: Expected Name, found <EOF>.".to_owned(),
+        Some(token) => format!("Syntax Error: Unexpected {token}."),
+    };
+    let error = Error::engine(message, "GRAPHQL_PARSE_FAILED");
+    match position {
+        Some(position) => error.at(position),
+        None => error,
+    }
+}
+
 struct Parts<'a> {
     root: &'static str,
     variables: &'a [VariableDefinition<'static, String>],
@@ -265,7 +380,10 @@ fn name<'a>(operation: &'a OperationDefinition<'static, String>) -> Option<&'a s
 pub(super) fn run(schema: &Schema, request: &Request, resolver: &dyn Resolver) -> Value {
     let parts = request.parts();
     let check = Check { schema, request, variables: parts.variables };
-    if let Err(error) = check.document(&parts).and_then(|()| check.values()) {
+    if let Err(error) = check
+        .document(&parts)
+        .and_then(|()| input::check(schema, parts.variables, &request.variables, &request.body))
+    {
         return error.answer();
     }
     let execution = Execution { schema, request, variables: parts.variables, resolver };
@@ -284,7 +402,8 @@ impl Check<'_> {
         let mut used = HashSet::new();
         self.selection(parts.root, parts.selection, &mut used)?;
         if let Some(unused) = self.variables.iter().find(|variable| !used.contains(&variable.name)) {
-            return Err(Error::validation(format!("Variable \"${}\" is never used.", unused.name)));
+            let message = format!("Variable \"${}\" is never used.", unused.name);
+            return Err(Error::validation(message).at(unused.position));
         }
         self.aliases(parts)
     }
@@ -320,9 +439,8 @@ impl Check<'_> {
             }
             let Some(known) = fields.get(&field.name) else {
                 let name = &field.name;
-                return Err(Error::validation(format!(
-                    "Cannot query field \"{name}\" on type \"{parent}\"."
-                )));
+                let message = format!("Cannot query field \"{name}\" on type \"{parent}\".");
+                return Err(Error::validation(message).at(field.position));
             };
             self.arguments(field, known, used)?;
             let inner = named(&known.kind);
@@ -402,7 +520,10 @@ impl Check<'_> {
             Literal::List(items) => {
                 items.iter().try_for_each(|item| self.literal(item, item_kind(kind), used))
             }
-            _ => self.coerce(&literal_value(literal, &Map::new()), kind).map_err(Error::validation),
+            _ => self
+                .schema
+                .coerce(&literal_value(literal, &Map::new()), kind)
+                .map_err(|misfit| Error::validation(misfit.words())),
         }
     }
 
@@ -418,79 +539,6 @@ impl Check<'_> {
             "Variable \"${name}\" of type \"{}\" used in position expecting type \"{place}\".",
             variable.var_type
         )))
-    }
-
-    /// The variables' values against their declared types.
-    fn values(&self) -> Result<(), Error> {
-        for variable in self.variables {
-            let value = self.request.variables.get(&variable.name);
-            let required =
-                matches!(variable.var_type, Type::NonNullType(_)) && variable.default_value.is_none();
-            match value {
-                None if required => {
-                    return Err(Error::input(format!(
-                        "Variable \"${}\" of required type \"{}\" was not provided.",
-                        variable.name, variable.var_type
-                    )));
-                }
-                None => {}
-                Some(value) => self.coerce(value, &variable.var_type).map_err(|problem| {
-                    Error::input(format!("Variable \"${}\" got invalid value; {problem}", variable.name))
-                })?,
-            }
-        }
-        Ok(())
-    }
-
-    fn coerce(&self, value: &Value, kind: &Kind) -> Result<(), String> {
-        match (kind, value) {
-            (Type::NonNullType(_), Value::Null) => {
-                Err(format!("Expected non-nullable type \"{kind}\" not to be null."))
-            }
-            (Type::NonNullType(inner), _) => self.coerce(value, inner),
-            (_, Value::Null) => Ok(()),
-            (Type::ListType(inner), Value::Array(items)) => {
-                items.iter().try_for_each(|item| self.coerce(item, inner))
-            }
-            // A single value stands for a list of one.
-            (Type::ListType(inner), _) => self.coerce(value, inner),
-            (Type::NamedType(name), _) => self.coerce_named(value, name),
-        }
-    }
-
-    fn coerce_named(&self, value: &Value, name: &str) -> Result<(), String> {
-        if let Some(fields) = self.schema.inputs.get(name) {
-            return self.coerce_input(value, name, fields);
-        }
-        let right = match name {
-            "String" => value.is_string(),
-            "ID" => value.is_string() || value.is_i64() || value.is_u64(),
-            "Boolean" => value.is_boolean(),
-            "Int" => value.as_i64().is_some_and(|number| i32::try_from(number).is_ok()),
-            "Float" => value.is_number(),
-            "DateTime" => {
-                value.as_str().is_some_and(|text| chrono::DateTime::parse_from_rfc3339(text).is_ok())
-            }
-            _ => self.schema.enums.get(name).is_some_and(|values| values.iter().any(|known| value == known)),
-        };
-        if right { Ok(()) } else { Err(format!("{name} cannot represent value: {value}")) }
-    }
-
-    fn coerce_input(&self, value: &Value, name: &str, fields: &[Argument]) -> Result<(), String> {
-        let Some(members) = value.as_object() else {
-            return Err(format!("Expected type \"{name}\" to be an object."));
-        };
-        if let Some(unknown) = members.keys().find(|member| fields.iter().all(|field| field.name != **member))
-        {
-            return Err(format!("Field \"{unknown}\" is not defined by type \"{name}\"."));
-        }
-        fields.iter().try_for_each(|field| match members.get(&field.name) {
-            Some(member) => self.coerce(member, &field.kind),
-            None if matches!(field.kind, Type::NonNullType(_)) => {
-                Err(format!("Field \"{}\" of required type \"{}\" was not provided.", field.name, field.kind))
-            }
-            None => Ok(()),
-        })
     }
 }
 
@@ -539,16 +587,19 @@ struct Execution<'a> {
 
 impl Execution<'_> {
     fn run(&self, parts: &Parts<'_>) -> Value {
-        let (mut data, mut errors) = (Map::new(), Vec::new());
+        let (mut data, mut errors) = (json!({}), Vec::new());
         for field in self.request.fields(parts.selection).unwrap_or_default() {
             let key = field.alias.as_ref().unwrap_or(&field.name);
             match self.root(parts.root, field) {
-                Ok(value) => {
-                    data.insert(key.clone(), value);
-                }
+                Ok(value) => data[key] = value,
                 Err(error) => {
-                    data.insert(key.clone(), Value::Null);
-                    errors.push(error.json(Some(key)));
+                    errors.push(error.at(field.position).json(Some(key)));
+                    // A field that cannot be null takes everything above it along.
+                    if matches!(self.kind(parts.root, field), Type::NonNullType(_)) {
+                        data = Value::Null;
+                        break;
+                    }
+                    data[key] = Value::Null;
                 }
             }
         }
@@ -560,7 +611,11 @@ impl Execution<'_> {
             return Ok(json!(parent));
         }
         let value = self.resolver.root(&field.name, &self.arguments(field))?;
-        self.cut(value, named(&self.schema.objects[parent][&field.name].kind), field)
+        self.cut(value, named(self.kind(parent, field)), field)
+    }
+
+    fn kind(&self, parent: &str, field: &QueryField) -> &Kind {
+        &self.schema.objects[parent][&field.name].kind
     }
 
     fn arguments(&self, field: &QueryField) -> Map<String, Value> {
@@ -585,6 +640,11 @@ impl Execution<'_> {
             Value::Object(_) if self.schema.objects.contains_key(kind) => {
                 self.cut_object(&value, kind, field)
             }
+            // JavaScript prints 500.0 as 500.
+            #[expect(clippy::cast_possible_truncation, reason = "a whole number below 2^53")]
+            Value::Number(number) if number.as_f64().is_some_and(|n| n.fract() == 0.0 && n.abs() < 9e15) => {
+                Ok(json!(number.as_f64().unwrap_or_default() as i64))
+            }
             other => Ok(other),
         }
     }
@@ -602,7 +662,7 @@ impl Execution<'_> {
             } else {
                 value[&inner.name].clone()
             };
-            let member_kind = named(&self.schema.objects[kind][&inner.name].kind);
+            let member_kind = named(self.kind(kind, inner));
             cut.insert(key, self.cut(member, member_kind, inner)?);
         }
         Ok(Value::Object(cut))

@@ -1,0 +1,74 @@
+//! Who may hold a connection. Everybody is let in, and is a stranger until a key has been shown. When there are too many
+//! strangers the oldest is put out: no number of them keeps a caller away.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::AbortHandle;
+
+/// Connections that have not shown a key.
+const MOST_STRANGERS: usize = 512;
+
+/// Connections that have.
+const MOST_CALLERS: usize = 512;
+
+pub(super) struct Places {
+    /// Oldest first; some have ended.
+    strangers: Mutex<VecDeque<AbortHandle>>,
+    callers: Arc<Semaphore>,
+}
+
+/// What a connection holds once it has shown a key.
+#[derive(Default)]
+pub(super) struct Place(OnceLock<OwnedSemaphorePermit>);
+
+impl Default for Places {
+    fn default() -> Self {
+        Self { strangers: Mutex::default(), callers: Arc::new(Semaphore::new(MOST_CALLERS)) }
+    }
+}
+
+impl Places {
+    /// Takes in a connection, whose task `spawn` starts.
+    pub(super) fn admit(&self, spawn: impl FnOnce() -> AbortHandle) {
+        // Held while the task starts: it may show its key at once.
+        let mut strangers = self.strangers();
+        strangers.push_back(spawn());
+        if strangers.len() > MOST_STRANGERS {
+            strangers.retain(|stranger| !stranger.is_finished());
+        }
+        if strangers.len() > MOST_STRANGERS {
+            put_out_oldest(&mut strangers);
+        }
+    }
+
+    /// Puts the oldest stranger out.
+    pub(super) fn evict(&self) {
+        let mut strangers = self.strangers();
+        strangers.retain(|stranger| !stranger.is_finished());
+        put_out_oldest(&mut strangers);
+    }
+
+    /// The connection whose task this is has shown a key; `false`: callers have all of their places.
+    pub(super) fn has_shown_key(&self, place: &Place) -> bool {
+        if place.0.get().is_some() {
+            return true;
+        }
+        let Ok(permit) = Arc::clone(&self.callers).try_acquire_owned() else { return false };
+        if let Some(id) = tokio::task::try_id() {
+            self.strangers().retain(|stranger| stranger.id() != id);
+        }
+        place.0.set(permit).is_ok()
+    }
+
+    fn strangers(&self) -> MutexGuard<'_, VecDeque<AbortHandle>> {
+        self.strangers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn put_out_oldest(strangers: &mut VecDeque<AbortHandle>) {
+    if let Some(oldest) = strangers.pop_front() {
+        oldest.abort();
+    }
+}
