@@ -394,7 +394,11 @@ async fn put(bridge: &Bridge, batch: &str, url: &str, state: State, since: DateT
     entry.runs[run].since = since;
     entry.runs[run].state = state;
     let key = entry_key("caller soar", url, "");
-    let put = bridge.ledger.put_entry(&key, Versioned { value: entry, expected: Expected::New }, now).await.unwrap();
+    let put = bridge
+        .ledger
+        .put_entry(&key, Versioned { value: entry, expected: Expected::New }, now)
+        .await
+        .unwrap();
     assert!(matches!(put, Put::Written(_)));
 }
 

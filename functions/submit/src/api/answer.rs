@@ -147,8 +147,7 @@ impl Submit {
         patience: Deadline,
         ask: Ask,
     ) -> Result<BatchAnswer<'a>, ServiceError> {
-        let parts: Vec<_> =
-            (0..batch.chunks.len()).map(|chunk| self.part(batch, chunk, page, ask)).collect();
+        let parts: Vec<_> = (0..batch.chunks.len()).map(|chunk| self.part(batch, chunk, page, ask)).collect();
         let parts = async { stream::iter(parts).buffered(CHUNKS_AT_ONCE).try_collect::<Vec<_>>().await };
         let (parts, quota) = tokio::join!(parts, self.vmray.quota(patience));
         let mut counts = Counts::default();
@@ -170,13 +169,7 @@ impl Submit {
         })
     }
 
-    async fn part(
-        &self,
-        batch: &Batch,
-        number: usize,
-        page: Page,
-        ask: Ask,
-    ) -> Result<Part, ServiceError> {
+    async fn part(&self, batch: &Batch, number: usize, page: Page, ask: Ask) -> Result<Part, ServiceError> {
         let judged = self.calls.chunk(batch, number, ask).await?;
         let mut part = Part { counts: Counts::default(), rows: Vec::new() };
         for (index, (item, outcome)) in batch.header.places(number).zip(judged.outcomes()) {

@@ -47,9 +47,7 @@ pub fn read(
             .or(defaults.max_dynamic_analyses_per_sample),
         reputation_lookups: reader.text("reputation_lookups", boolean).or(defaults.reputation_lookups),
         whois_lookups: reader.text("whois_lookups", boolean).or(defaults.whois_lookups),
-        analysis_caching: reader
-            .text("analysis_caching", parameters::caching)
-            .or(defaults.analysis_caching),
+        analysis_caching: reader.text("analysis_caching", parameters::caching).or(defaults.analysis_caching),
         shareable: reader
             .text("shareable", |text| shareable(text, shareable_allowed))
             .unwrap_or(defaults.shareable && shareable_allowed),

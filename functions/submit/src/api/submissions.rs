@@ -114,7 +114,10 @@ impl Submit {
     ) -> Result<Response, Failure> {
         let selection = parameters::selection(request, false)?;
         let batch = self.known_batch(caller, id).await?;
-        Ok(self.answer(&batch, selection.page, patience(deadline), Ask::VmrayUntil(patience(deadline))).await?.response())
+        Ok(self
+            .answer(&batch, selection.page, patience(deadline), Ask::VmrayUntil(patience(deadline)))
+            .await?
+            .response())
     }
 
     pub(super) async fn get_submissions(

@@ -65,12 +65,7 @@ enum Recorded {
 
 impl Calls {
     /// Makes the batch of a call, or finds the one that the call has made before.
-    pub(crate) async fn accept(
-        &self,
-        gate: &Gate,
-        caller: &Caller,
-        call: Call,
-    ) -> Result<Batch, CallError> {
+    pub(crate) async fn accept(&self, gate: &Gate, caller: &Caller, call: Call) -> Result<Batch, CallError> {
         let request_hash = request_hash(&call);
         let place = match &call.idempotency_key {
             Some(key) => of_parts(&["key", key]),
@@ -287,7 +282,8 @@ fn gated(gate: &Gate, input: Input) -> Item {
             let fate = Fate::Refuse { code: refusal.code().to_owned() };
             let shown = redacted(&text, ECHO_CHARS);
             // Some callers use the URL as its id.
-            let id = input.id.map(|id| if id == InputId::Text(text) { InputId::Text(shown.clone()) } else { id });
+            let id =
+                input.id.map(|id| if id == InputId::Text(text) { InputId::Text(shown.clone()) } else { id });
             let (input, unstored_input) = match refusal {
                 Refusal::SensitiveToken => (None, Some(shown)),
                 _ => (Some(shown), None),

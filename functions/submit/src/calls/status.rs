@@ -67,7 +67,7 @@ impl Calls {
         header: &Header,
         state: &'a BatchState,
         chunk: &'a Chunk,
-    ) -> Result<Judged<'a>, StoreError> {
+    ) -> Result<Judged<'a, 'a>, StoreError> {
         let perspective = Perspective::new("", header, state, self.rules, header.created_at);
         self.ledger.judged(&chunk.items, perspective, None).await
     }
@@ -78,7 +78,7 @@ impl Calls {
         batch: &'a Batch,
         number: usize,
         ask: Ask,
-    ) -> Result<Judged<'a>, ServiceError> {
+    ) -> Result<Judged<'a, 'a>, ServiceError> {
         let perspective = Perspective::of(batch, self.rules, Utc::now());
         let refresh = batch.refreshes.get(&number).copied();
         let mut judged = self.ledger.judged(&batch.chunks[number].items, perspective, refresh).await?;

@@ -10,33 +10,33 @@ use super::{Ledger, Refresh, Versioned};
 
 /// Inputs, and the entries that they point at.
 #[derive(Debug)]
-pub struct Judged<'a> {
-    items: Vec<&'a Item>,
+pub struct Judged<'i, 'b> {
+    items: Vec<&'i Item>,
     /// By key.
     pub entries: HashMap<String, Versioned>,
     /// How the batch sees them.
-    pub perspective: Perspective<'a>,
+    pub perspective: Perspective<'b>,
     /// When VMRay was last asked for their verdicts.
     pub refresh: Option<Refresh>,
 }
 
 impl Ledger {
     /// Inputs of a batch with what the ledger knows of them.
-    pub async fn judged<'a>(
+    pub async fn judged<'i, 'b>(
         &self,
-        items: impl IntoIterator<Item = &'a Item>,
-        perspective: Perspective<'a>,
+        items: impl IntoIterator<Item = &'i Item>,
+        perspective: Perspective<'b>,
         refresh: Option<Refresh>,
-    ) -> Result<Judged<'a>, StoreError> {
+    ) -> Result<Judged<'i, 'b>, StoreError> {
         let items: Vec<_> = items.into_iter().collect();
         let entries = self.entries(items.iter().filter_map(|item| item.key()), perspective.now).await?;
         Ok(Judged { items, entries, perspective, refresh })
     }
 }
 
-impl<'a> Judged<'a> {
+impl<'i> Judged<'i, '_> {
     /// Each input, and what is told of it.
-    pub fn outcomes(&self) -> impl Iterator<Item = (&'a Item, Outcome<'_>)> {
+    pub fn outcomes(&self) -> impl Iterator<Item = (&'i Item, Outcome<'_>)> {
         self.items.iter().map(|item| (*item, self.outcome(item)))
     }
 
@@ -55,7 +55,7 @@ impl<'a> Judged<'a> {
 
     /// The inputs of which something is left to send.
     #[must_use]
-    pub fn unsent(&self) -> Vec<&'a Item> {
+    pub fn unsent(&self) -> Vec<&'i Item> {
         let unsent = self.outcomes().filter(|(_, outcome)| outcome.status.is_unsent());
         unsent.map(|(item, _)| item).collect()
     }

@@ -295,7 +295,8 @@ mod tests {
     }
 
     fn submission(finished: bool) -> Submission {
-        serde_json::from_value(serde_json::json!({"submission_id": 7, "submission_finished": finished})).unwrap()
+        serde_json::from_value(serde_json::json!({"submission_id": 7, "submission_finished": finished}))
+            .unwrap()
     }
 
     #[test]

@@ -64,7 +64,6 @@ pub struct Work {
 }
 
 /// What works on messages.
-#[derive(Debug)]
 pub struct Worker {
     ledger: Ledger,
     queue: Arc<dyn Queue>,
@@ -104,6 +103,12 @@ struct Job<'a> {
 
 /// What a step has come to: the entry as it then is, and what is left if the pass ends for this URL.
 type Stepped = (Versioned, Option<Left>);
+
+impl std::fmt::Debug for Worker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Worker").finish_non_exhaustive()
+    }
+}
 
 impl Worker {
     /// A worker on this ledger and queue.
@@ -243,8 +248,7 @@ fn follow_up(base: Duration, left: Vec<Left>, attempt: u32, work: Work) -> Optio
 impl Pass<'_> {
     async fn run(&self, chunk: &Chunk) -> Result<Vec<Left>, StoreError> {
         let jobs: Vec<_> = chunk.urls().map(|(key, url)| Job { key, url }).collect();
-        let mut entries =
-            self.worker.ledger.entries(jobs.iter().map(|job| job.key), Utc::now()).await?;
+        let mut entries = self.worker.ledger.entries(jobs.iter().map(|job| job.key), Utc::now()).await?;
         let work: Vec<_> = jobs
             .iter()
             .map(|job| {
@@ -253,8 +257,7 @@ impl Pass<'_> {
             })
             .collect();
         // Twice as many as are sent: some are being written down meanwhile.
-        let ended: Vec<_> =
-            stream::iter(work).buffer_unordered(self.worker.concurrency * 2).collect().await;
+        let ended: Vec<_> = stream::iter(work).buffer_unordered(self.worker.concurrency * 2).collect().await;
         // A failure of one is told when the others have written down what VMRay said.
         ended.into_iter().collect()
     }
@@ -321,8 +324,7 @@ impl Pass<'_> {
         let now = Utc::now();
         let ledger = &self.worker.ledger;
         let state = self.shared().state.clone();
-        let follower =
-            Perspective::new(self.batch, self.header, &state, self.worker.rules(), now).follower;
+        let follower = Perspective::new(self.batch, self.header, &state, self.worker.rules(), now).follower;
         let entries = ledger.entries(chunk.urls().map(|(key, _)| key), now).await?;
         let used = |round| {
             let is_used = |(key, _): &(&str, &str)| {

@@ -12,13 +12,12 @@ use store::StoreError;
 use vmray::client::{VmrayClient, VmrayError};
 use vmray::model::{Submission, SubmissionId};
 
-use crate::ledger::Versioned;
 use super::decide::state_of;
 use crate::access::VmrayAccess;
 use crate::error::ServiceError;
 use crate::ledger::entry::{Entry, FailureCode, Follower, State};
-use crate::lookup::state_of;
-use crate::service::{ServiceError, Submit};
+use crate::ledger::{Ledger, Versioned};
+use crate::settings::SubmitSettings;
 
 /// Numbers that one list call may span: no server cuts a list of so few rows.
 const SPAN: u64 = 900;

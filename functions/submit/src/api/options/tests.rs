@@ -132,10 +132,7 @@ fn an_unknown_option_is_refused_with_a_hint() {
 fn sharing_needs_the_deployments_leave() {
     assert_eq!(faults(json!({"shareable": true}))[0].0, "/options/shareable");
     let shared = Options { shareable: true, ..Options::default() };
-    assert_eq!(
-        read(&map(json!({"shareable": "yes"})), &Options::default(), true),
-        Ok(shared.clone())
-    );
+    assert_eq!(read(&map(json!({"shareable": "yes"})), &Options::default(), true), Ok(shared.clone()));
     // A default that the deployment no longer allows is no leave.
     assert_eq!(read(&Map::new(), &shared, false), Ok(Options::default()));
     assert_eq!(read(&Map::new(), &shared, true), Ok(shared));
