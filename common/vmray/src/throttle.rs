@@ -11,9 +11,9 @@ use tokio::time::Instant;
 /// Answers without a refusal after which one more request may run.
 const GROW_AFTER: usize = 20;
 
-/// Lets a bounded number of requests through.
+/// Lets a bounded number of requests through. Clients of one process share one, so that what throttling has taught is kept.
 #[derive(Debug)]
-pub(super) struct Throttle {
+pub struct Throttle {
     permits: Semaphore,
     most: usize,
     pace: Mutex<Pace>,
@@ -29,9 +29,19 @@ struct Pace {
 }
 
 impl Throttle {
-    pub(super) fn new(most: usize) -> Self {
+    /// At most `most` requests at the same time, at least one.
+    #[must_use]
+    pub fn new(most: usize) -> Self {
+        let most = most.max(1);
         let pace = Pace { limit: most, owed: 0, successes: 0, closed_until: None };
         Self { permits: Semaphore::new(most), most, pace: Mutex::new(pace) }
+    }
+
+    /// Heeds a `Retry-After` that was met before for no longer than this from now on.
+    pub fn shorten(&self, longest: Duration) {
+        let mut pace = self.pace();
+        let latest = Instant::now() + longest;
+        pace.closed_until = pace.closed_until.map(|until| until.min(latest));
     }
 
     /// Waits for a slot. Hold it through all tries of a request: a refused request then goes before those that still wait.

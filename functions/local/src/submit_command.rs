@@ -11,7 +11,7 @@ use std::time::Duration;
 use runtime::http::Deadline;
 use serde_json::{Map, Value, json};
 use submit::Submit;
-use submit::api::callers::Caller;
+use submit::calls::Caller;
 use submit::api::http::{Request, Response};
 use tokio::time::{Instant, sleep};
 

@@ -1,24 +1,25 @@
 //! `submit`: takes collections of URLs, sends each to VMRay once, and answers with the verdicts.
 //!
 //! Lambda freezes a function once it has answered, so the API ([`api`]) accepts and waits, and only the [`worker`]
-//! sends. What both know stands in the [`ledger`]; a [`queue`] says where work is.
+//! sends. What calls mean stands in [`calls`], what is known in the [`ledger`]; a [`queue`] says where work is.
 
-mod accept;
+mod access;
 pub mod api;
+pub mod calls;
+mod error;
 pub mod hash;
 pub mod lambda;
 pub mod ledger;
-pub mod lookup;
 pub mod metrics;
+pub mod options;
 pub mod queue;
 mod quota;
-pub mod service;
+mod service;
 pub mod settings;
 mod turns;
 pub mod url;
-mod verdicts;
-pub mod view;
 pub mod worker;
 
-pub use service::{ServiceError, Submit};
+pub use error::ServiceError;
+pub use service::Submit;
 pub use worker::Work;

@@ -9,7 +9,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 use vmray::client;
 
-use crate::service::Submit;
+use crate::access::VmrayAccess;
 
 /// How long an answer is good, and a failure believed.
 const KEEP: Duration = Duration::from_mins(1);
@@ -60,7 +60,7 @@ impl QuotaCache {
     }
 }
 
-impl Submit {
+impl VmrayAccess {
     /// The quota, at most a minute old; `None`: VMRay does not say.
     pub(crate) async fn quota(&self, deadline: Deadline) -> Option<Quota> {
         if let Some(asked) = self.quota.fresh() {
@@ -73,13 +73,13 @@ impl Submit {
 
     /// What is left of the quota, as far as it is known already.
     #[must_use]
-    pub fn known_quota(&self) -> Option<u64> {
+    pub(crate) fn known_quota(&self) -> Option<u64> {
         self.quota.fresh()?.quota?.remaining
     }
 
     async fn ask_for_quota(&self, deadline: Deadline) -> Option<Quota> {
         let deadline = Deadline::at(Instant::now() + PATIENCE.min(deadline.remaining()));
-        let vmray = self.vmray(PATIENCE, deadline).await.ok()?;
+        let vmray = self.client(PATIENCE, deadline).await.ok()?;
         let quota = deadline.bound(vmray.quota()).await;
         self.note_refusals(&vmray);
         match quota? {

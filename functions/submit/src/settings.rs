@@ -9,7 +9,9 @@ use runtime::settings::{
 };
 use url::Url;
 use vmray::VmraySettings;
-use vmray::parameters::{self, AnalysisCaching};
+use vmray::parameters;
+
+use crate::options::Options;
 
 /// What only `submit` reads, in the order in which people meet it.
 #[rustfmt::skip] // one setting a line, however long
@@ -101,22 +103,8 @@ pub struct SubmitLimits {
 /// What is submitted when the caller does not say otherwise.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SubmitDefaults {
-    /// Free text.
-    pub comment: Option<String>,
-    /// In VMRay's character set.
-    pub tags: Vec<String>,
-    /// 0 (never deleted), 60, 120, 180 or 360.
-    pub retention_days: Option<u16>,
-    /// 0 to 50.
-    pub max_recursive_samples: Option<u8>,
-    /// 0 to 10.
-    pub max_dynamic_analyses_per_sample: Option<u8>,
-    /// VMRay asks reputation services.
-    pub reputation_lookups: Option<bool>,
-    /// VMRay asks WHOIS.
-    pub whois_lookups: Option<bool>,
-    /// VMRay may answer from earlier analyses.
-    pub analysis_caching: Option<AnalysisCaching>,
+    /// How VMRay analyses.
+    pub options: Options,
     /// Callers may ask for `shareable`.
     pub allow_shareable: bool,
 }
@@ -244,7 +232,7 @@ impl SubmitDefaults {
         let whois_lookups = reader.optional("SUBMIT_WHOIS_LOOKUPS", parse::boolean);
         let analysis_caching = reader.optional("SUBMIT_ANALYSIS_CACHING", parameters::caching);
         let allow_shareable = reader.value("SUBMIT_ALLOW_SHAREABLE", parse::boolean);
-        Some(Self {
+        let options = Options {
             comment: comment?,
             tags: tags?.unwrap_or_default(),
             retention_days: retention_days?,
@@ -253,8 +241,9 @@ impl SubmitDefaults {
             reputation_lookups: reputation_lookups?,
             whois_lookups: whois_lookups?,
             analysis_caching: analysis_caching?,
-            allow_shareable: allow_shareable?,
-        })
+            ..Options::default()
+        };
+        Some(Self { options, allow_shareable: allow_shareable? })
     }
 }
 

@@ -13,13 +13,14 @@ use store::{Expected, Key};
 use submit::api::answer::DEFAULT_LIMIT;
 use submit::api::check::Action;
 use submit::api::http::Request;
-use submit::api::options::{self, Options};
+use submit::api::options;
 use submit::api::problem::{Kind, Problem, TYPE_PREFIX};
 use submit::api::{MOST_BODY_BYTES, MOST_BODY_DEPTH, OPENAPI, parameters};
 use submit::ledger::entry::{Entry, FailureCode, State};
-use submit::ledger::{Put, entry_key};
+use submit::ledger::outcome::{Source, Status, error_codes};
+use submit::ledger::{Put, Versioned, entry_key};
+use submit::options::Options;
 use submit::url::Wrapper;
-use submit::view::{Source, Status, error_codes};
 use vmray::model::{SampleId, SubmissionId, Verdict};
 use vmray::parameters::AnalysisCaching;
 
@@ -174,7 +175,7 @@ fn every_limit_of_the_document_is_the_codes() {
 /// Whether the code takes an option.
 fn is_taken(name: &str, value: &Value) -> bool {
     let given = Map::from_iter([(name.to_owned(), value.clone())]);
-    Options::read(&given, &Options::default(), true).is_ok()
+    options::read(&given, &Options::default(), true).is_ok()
 }
 
 #[test]
@@ -393,7 +394,11 @@ async fn put(bridge: &Bridge, batch: &str, url: &str, state: State, since: DateT
     entry.runs[run].since = since;
     entry.runs[run].state = state;
     let key = entry_key("caller soar", url, "");
-    let put = bridge.ledger.put_entry(&key, &entry, Expected::New, now).await.unwrap();
+    let put = bridge
+        .ledger
+        .put_entry(&key, Versioned { value: entry, expected: Expected::New }, now)
+        .await
+        .unwrap();
     assert!(matches!(put, Put::Written(_)));
 }
 

@@ -11,4 +11,5 @@ mod submit;
 
 pub use error::VmrayError;
 pub use read::{Listing, Quota, SystemInfo, VmrayClient, VmrayPolicy, Window};
+pub use crate::throttle::Throttle;
 pub use submit::{Accepted, Found, SubmitError, SubmitParameters, SubmitTurn};

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -117,7 +118,7 @@ pub struct VmrayClient {
     pub(super) key: RotatingKey,
     pub(super) policy: VmrayPolicy,
     pub(super) deadline: Deadline,
-    pub(super) throttle: Throttle,
+    pub(super) throttle: Arc<Throttle>,
     pub(super) calls: AtomicU64,
     refusals: AtomicU64,
 }
@@ -132,9 +133,15 @@ impl VmrayClient {
         policy: VmrayPolicy,
         deadline: Deadline,
     ) -> Self {
-        let throttle = Throttle::new(policy.concurrency.max(1));
+        let throttle = Arc::new(Throttle::new(policy.concurrency));
         let (calls, refusals) = (AtomicU64::new(0), AtomicU64::new(0));
         Self { http, base, key, policy, deadline, throttle, calls, refusals }
+    }
+
+    /// Counts its requests together with those of other clients, and shares what they have learned from throttling.
+    #[must_use]
+    pub fn sharing(self, throttle: &Arc<Throttle>) -> Self {
+        Self { throttle: Arc::clone(throttle), ..self }
     }
 
     /// Requests sent so far, repeats included.

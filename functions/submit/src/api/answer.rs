@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use chrono::Utc;
 use futures::{StreamExt, TryStreamExt, stream};
 use mapping::{Attribute, submission_attributes};
 use runtime::http::Deadline;
@@ -11,15 +10,15 @@ use serde_json::value::RawValue;
 use tokio::time::Instant;
 use vmray::model::{SampleId, SubmissionId, Verdict};
 
-use super::body::Id;
 use super::http::Response;
+use crate::calls::Ask;
+use crate::error::ServiceError;
 use crate::ledger::Batch;
-use crate::ledger::batch::{Fate, Item};
+use crate::ledger::batch::{Fate, InputId, Item};
+use crate::ledger::outcome::{Counts, Outcome, Source, Status};
 use crate::quota::Quota;
-use crate::service::{ServiceError, Submit};
+use crate::service::Submit;
 use crate::url::Wrapper;
-use crate::view::{Counts, Outcome, Perspective, Source, Status};
-use crate::worker::distinct_keys;
 
 /// Chunks looked at at the same time: a big batch takes no longer than its slowest parts, and little memory.
 const CHUNKS_AT_ONCE: usize = 4;
@@ -85,7 +84,7 @@ pub(crate) struct BatchAnswer<'a> {
 #[derive(Debug, Serialize)]
 pub(crate) struct ResultRow<'a> {
     index: usize,
-    id: Option<&'a Id>,
+    id: Option<&'a InputId>,
     input: Option<&'a str>,
     url: Option<&'a str>,
     unwrapped_from: Option<Wrapper>,
@@ -132,13 +131,6 @@ impl<'a> ResultRow<'a> {
     }
 }
 
-/// Who is asked for verdicts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ask {
-    Vmray,
-    Nobody,
-}
-
 /// What one chunk adds to an answer.
 struct Part {
     counts: Counts,
@@ -155,10 +147,9 @@ impl Submit {
         patience: Deadline,
         ask: Ask,
     ) -> Result<BatchAnswer<'a>, ServiceError> {
-        let parts: Vec<_> =
-            (0..batch.chunks.len()).map(|chunk| self.part(batch, chunk, page, (patience, ask))).collect();
+        let parts: Vec<_> = (0..batch.chunks.len()).map(|chunk| self.part(batch, chunk, page, ask)).collect();
         let parts = async { stream::iter(parts).buffered(CHUNKS_AT_ONCE).try_collect::<Vec<_>>().await };
-        let (parts, quota) = tokio::join!(parts, self.quota(patience));
+        let (parts, quota) = tokio::join!(parts, self.vmray.quota(patience));
         let mut counts = Counts::default();
         let mut rows = Vec::new();
         for part in parts? {
@@ -178,36 +169,10 @@ impl Submit {
         })
     }
 
-    async fn part(
-        &self,
-        batch: &Batch,
-        chunk_number: usize,
-        page: Page,
-        (deadline, ask): (Deadline, Ask),
-    ) -> Result<Part, ServiceError> {
-        let chunk = &batch.chunks[chunk_number];
-        let places = batch.header.places(chunk_number);
-        let mut entries = self.ledger.entries(distinct_keys(chunk), Utc::now()).await?;
-        let mut refresh = batch.refreshes.get(&chunk_number).copied();
-        if ask == Ask::Vmray
-            && !deadline.remaining().is_zero()
-            && self
-                .refresh(
-                    Perspective::of(batch, self.rules(), Utc::now()).follower,
-                    chunk_number,
-                    &mut entries,
-                    deadline,
-                )
-                .await?
-        {
-            let now = Utc::now();
-            refresh = Some(crate::ledger::Refresh { asked_at: now, answered_at: Some(now) });
-        }
-        let perspective = Perspective::of(batch, self.rules(), Utc::now());
+    async fn part(&self, batch: &Batch, number: usize, page: Page, ask: Ask) -> Result<Part, ServiceError> {
+        let judged = self.calls.chunk(batch, number, ask).await?;
         let mut part = Part { counts: Counts::default(), rows: Vec::new() };
-        for (index, item) in places.zip(&chunk.items) {
-            let entry = item.key().and_then(|key| entries.get(key)).map(|entry| &entry.value);
-            let outcome = perspective.outcome(item, entry, refresh.as_ref());
+        for (index, (item, outcome)) in batch.header.places(number).zip(judged.outcomes()) {
             part.counts.add(outcome.status);
             let wanted = page
                 .limit

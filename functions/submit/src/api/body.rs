@@ -5,10 +5,11 @@
 //!
 //! A body is never built as a tree: a few megabytes of JSON can be half a gigabyte of nodes.
 
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Number};
+use serde_json::Map;
 
 use super::fault::Fault;
+use crate::calls::{Input, Value};
+use crate::ledger::batch::InputId as Id;
 
 mod entry;
 mod form;
@@ -24,34 +25,6 @@ pub struct Body {
     pub inputs: Vec<Input>,
     /// The options as given, unchecked.
     pub options: Map<String, serde_json::Value>,
-}
-
-/// One thing that a caller sent.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Input {
-    /// What the caller calls it; echoed as it came.
-    pub id: Option<Id>,
-    /// What it is.
-    pub value: Value,
-}
-
-/// What a caller sent as one thing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Value {
-    /// A text to be taken for a URL, as it came.
-    Url(String),
-    /// Something else, such as an indicator of another type: what it is, for the caller to read.
-    NotAUrl(String),
-}
-
-/// A caller's name for an input.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum Id {
-    /// A whole number.
-    Number(Number),
-    /// A text.
-    Text(String),
 }
 
 /// How much one call may bring.

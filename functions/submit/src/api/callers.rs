@@ -1,6 +1,5 @@
 //! Who may call. Keys come in and are never kept: the secret holds their SHA-256.
 
-use crate::settings::SubmitLimits;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
@@ -8,41 +7,13 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::http::Request;
+use crate::calls::Caller;
 
 /// Keys that one caller may have at the same time: the old one and the new one.
 const MOST_KEYS: usize = 2;
 
 /// A caller's name stands in log lines and in the store.
 const LONGEST_NAME: usize = 64;
-
-/// A caller of the API.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Caller {
-    /// The name, as the secret has it.
-    pub name: String,
-    max_urls_per_request: Option<usize>,
-    max_urls_per_day: Option<u64>,
-}
-
-impl Caller {
-    /// A caller with the deployment's limits.
-    #[must_use]
-    pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), max_urls_per_request: None, max_urls_per_day: None }
-    }
-
-    /// URLs in one call: its own limit, never above the deployment's.
-    #[must_use]
-    pub fn urls_per_request(&self, limits: &SubmitLimits) -> usize {
-        self.max_urls_per_request.map_or(limits.urls_per_request, |own| own.min(limits.urls_per_request))
-    }
-
-    /// URLs sent on one day: its own limit, else the deployment's.
-    #[must_use]
-    pub fn urls_per_day(&self, limits: &SubmitLimits) -> u64 {
-        self.max_urls_per_day.unwrap_or(limits.urls_per_caller_day)
-    }
-}
 
 /// Everybody who may call.
 #[derive(Debug, Default)]

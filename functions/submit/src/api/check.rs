@@ -6,14 +6,14 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::answer::{Page, ResultRow, joined, patience};
-use super::callers::Caller;
 use super::http::{Request, Response};
+use super::keyring::Keyed;
 use super::{Failure, parameters};
+use crate::calls::Caller;
 use crate::ledger::batch::{BatchState, Header, into_chunks};
+use crate::ledger::outcome::{Outcome, Source, Status};
 use crate::quota::Quota;
-use crate::service::{Keyed, Submit};
-use crate::view::{Outcome, Perspective, Source, Status};
-use crate::worker::distinct_keys;
+use crate::service::Submit;
 
 /// What would become of one input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -74,27 +74,23 @@ impl Submit {
         let patience = patience(deadline);
         parameters::wait(request)?;
         let (body, options) = self.read_call(request, caller)?;
-        let items = self.items(&keyed.gate, caller, body.inputs, &options);
+        let items = self.calls.items(&keyed.gate, caller, body.inputs, &options);
         let now = Utc::now();
         let header =
             Header { caller: caller.name.clone(), created_at: now, options, chunk_sizes: Vec::new() };
         let state = BatchState::default();
-        let perspective = Perspective::new("", &header, &state, self.rules(), now);
         let mut counts = CheckCounts::default();
         let mut rows = Vec::with_capacity(items.len());
         for chunk in into_chunks(items) {
-            let entries = self.ledger.entries(distinct_keys(&chunk), now).await?;
-            for item in &chunk.items {
-                let entry = item.key().and_then(|key| entries.get(key)).map(|entry| &entry.value);
-                let outcome = perspective.outcome(item, entry, None);
+            for (item, outcome) in self.calls.foresee(&header, &state, &chunk).await?.outcomes() {
                 let action = action(&outcome);
                 let row = ResultRow::new(counts.total, item, &outcome);
                 rows.push((counts.total, with_action(&row, action).to_string()));
                 counts.add(action);
             }
         }
-        let (quota, used) = tokio::join!(self.quota(patience), self.ledger.used_today(&caller.name, now));
-        let (limit, used) = (caller.urls_per_day(&self.settings.limits), used?);
+        let (quota, today) = tokio::join!(self.vmray.quota(patience), self.calls.today(caller, now));
+        let (limit, used) = today?;
         let today = Today { limit, used, remaining: limit.saturating_sub(used) };
         let to_send = counts.submit as u64;
         let quota_left = quota.and_then(|quota| quota.remaining);

@@ -25,6 +25,7 @@ pub mod callers;
 pub mod check;
 mod fault;
 pub mod http;
+pub(crate) mod keyring;
 pub mod options;
 pub mod parameters;
 pub mod problem;
@@ -32,12 +33,14 @@ mod submissions;
 mod words;
 
 use body::BodyError;
-use callers::{Caller, shown_keys};
+use callers::shown_keys;
 use http::{Request, Response};
+use keyring::Keyed;
 use problem::{Kind, Problem};
 
-use crate::accept::AcceptError;
-use crate::service::{Keyed, ServiceError, Submit};
+use crate::calls::{CallError, Caller};
+use crate::error::ServiceError;
+use crate::service::Submit;
 
 pub use fault::Fault;
 
@@ -181,16 +184,16 @@ impl<E: Into<ServiceError>> From<E> for Failure {
     }
 }
 
-impl From<AcceptError> for Failure {
-    fn from(error: AcceptError) -> Self {
+impl From<CallError> for Failure {
+    fn from(error: CallError) -> Self {
         let detail = error.to_string();
         match error {
-            AcceptError::OtherCall => Problem::new(Kind::IdempotencyKeyReused, detail).into(),
-            AcceptError::DayLimit { .. } => {
+            CallError::OtherCall => Problem::new(Kind::IdempotencyKeyReused, detail).into(),
+            CallError::DayLimit { .. } => {
                 Problem { retry_after: Some(until_midnight()), ..Problem::new(Kind::DailyLimit, detail) }
                     .into()
             }
-            AcceptError::Service(error) => Self::Service(error),
+            CallError::Service(error) => Self::Service(error),
         }
     }
 }
@@ -214,7 +217,7 @@ impl Submit {
         let admission = async {
             match Route::asked_for(request)? {
                 Route::Call(route) => {
-                    Ok(Admitted(Admission::Call { route, keyed: self.keyed().await?, caller }))
+                    Ok(Admitted(Admission::Call { route, keyed: self.keyring.keyed().await?, caller }))
                 }
                 open => Ok(Admitted(Admission::Open(open_answer(&open)))),
             }
@@ -287,13 +290,13 @@ impl Submit {
     /// Who calls. An unknown key may be new: the secret is read again, at most every 30 s.
     async fn caller(&self, request: &Request) -> Result<(Arc<Keyed>, Caller), Failure> {
         let shown = shown_keys(request);
-        let keyed = self.keyed().await?;
+        let keyed = self.keyring.keyed().await?;
         if let Some(caller) = keyed.callers.find(&shown) {
             let caller = caller.clone();
             return Ok((keyed, caller));
         }
-        if !shown.is_empty() && self.secrets.reread(&keyed.keys).await? {
-            let keyed = self.keyed().await?;
+        if !shown.is_empty() && self.keyring.reread(&keyed).await? {
+            let keyed = self.keyring.keyed().await?;
             if let Some(caller) = keyed.callers.find(&shown) {
                 let caller = caller.clone();
                 return Ok((keyed, caller));

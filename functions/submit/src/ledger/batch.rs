@@ -1,12 +1,13 @@
 //! A batch: what one call has asked for. It never changes, but for its state of being stopped or retried.
 
+use std::collections::HashSet;
 use std::ops::Range;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use serde_json::Number;
 
-use crate::api::body::Id;
-use crate::api::options::Options;
+use crate::options::Options;
 use crate::url::Wrapper;
 
 /// Inputs in one chunk: what one message of the queue is about, and one look at VMRay's list.
@@ -14,6 +15,16 @@ pub const CHUNK_ITEMS: usize = 100;
 
 /// The largest chunk, as far below a document's limit as JSON's escapes need: one input may have a URL of 8 KiB.
 const CHUNK_BYTES: usize = 180_000;
+
+/// A caller's name for an input.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum InputId {
+    /// A whole number.
+    Number(Number),
+    /// A text.
+    Text(String),
+}
 
 /// What a call has asked for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -55,7 +66,7 @@ pub struct Chunk {
 pub struct Item {
     /// The caller's own name for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub id: Option<Id>,
+    pub id: Option<InputId>,
     /// What the caller sent, where it is not the URL itself; without its secrets, where it was refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input: Option<String>,
@@ -89,6 +100,19 @@ pub enum Fate {
         /// A stable word for the reason.
         code: String,
     },
+}
+
+impl Chunk {
+    /// Ledger key and URL of each URL that may be sent, once.
+    pub fn urls(&self) -> impl Iterator<Item = (&str, &str)> {
+        let urls = self.items.iter().filter_map(|item| match &item.fate {
+            // The first of those that are the same may be in another chunk.
+            Fate::Send { url, key, .. } => Some((key.as_str(), url.as_str())),
+            Fate::Refuse { .. } => None,
+        });
+        let mut seen = HashSet::new();
+        urls.filter(move |(key, _)| seen.insert(*key))
+    }
 }
 
 impl Item {

@@ -9,7 +9,7 @@
 //!
 //! All of them expire. Whoever reads checks that itself.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -23,6 +23,8 @@ use tokio::time::Instant;
 pub mod batch;
 pub mod day;
 pub mod entry;
+pub mod judged;
+pub mod outcome;
 
 use crate::hash::of_parts;
 use batch::{BatchState, Chunk, Header};
@@ -36,6 +38,14 @@ pub struct Versioned {
     pub value: Entry,
     /// What the next write expects.
     pub expected: Expected,
+}
+
+impl Versioned {
+    /// Nothing is known of a URL.
+    #[must_use]
+    pub fn absent(url: &str) -> Self {
+        Self { value: Entry::new(url.to_owned()), expected: Expected::New }
+    }
 }
 
 /// Which batch a call has made: a repeat of the call finds it.
@@ -227,6 +237,7 @@ impl Ledger {
         keys: impl IntoIterator<Item = &'a str>,
         now: DateTime<Utc>,
     ) -> Result<HashMap<String, Versioned>, StoreError> {
+        let keys: HashSet<_> = keys.into_iter().collect();
         let places: Vec<_> = keys.into_iter().map(entry_place).collect();
         let documents = self.store.get_many(&places).await?;
         let read = |document: Document| {
@@ -236,18 +247,17 @@ impl Ledger {
         documents.into_iter().map(read).collect()
     }
 
-    /// Writes an entry, if nobody has since it was read; else what is there now.
+    /// Writes an entry unless another writer has since it was read: then it says what is there now.
     pub async fn put_entry(
         &self,
         key: &str,
-        entry: &Entry,
-        expected: Expected,
+        entry: Versioned,
         now: DateTime<Utc>,
     ) -> Result<Put, StoreError> {
-        match self.write(&entry_place(key), entry, expected, now).await {
-            Ok(expected) => Ok(Put::Written(expected)),
+        match self.write(&entry_place(key), &entry.value, entry.expected, now).await {
+            Ok(expected) => Ok(Put::Written(Versioned { expected, ..entry })),
             Err(StoreError::Conflict { current, .. }) => {
-                Ok(Put::Taken(current.map(|document| versioned(&document, now)).transpose()?))
+                Ok(Put::Taken(now_there(current.as_deref(), entry.value.url, now)?))
             }
             Err(error) => Err(error),
         }
@@ -270,12 +280,13 @@ impl Ledger {
                 if change(&mut stored.value) {
                     match self.write(&entry_place(key), &stored.value, stored.expected, now).await {
                         Ok(expected) => stored.expected = expected,
-                        Err(StoreError::Conflict { key, current: Some(document) }) => {
-                            *latest.lock().unwrap_or_else(PoisonError::into_inner) =
-                                versioned(&document, now)?;
-                            return Err(StoreError::Conflict { key, current: Some(document) });
+                        Err(error) => {
+                            if let StoreError::Conflict { current, .. } = &error {
+                                let there = now_there(current.as_deref(), stored.value.url, now)?;
+                                *latest.lock().unwrap_or_else(PoisonError::into_inner) = there;
+                            }
+                            return Err(error);
                         }
-                        Err(error) => return Err(error),
                     }
                 }
                 Ok(stored)
@@ -553,13 +564,19 @@ impl Ledger {
     }
 }
 
-/// What became of a write of an entry.
+/// What became of a write of an entry, and what is there now.
 #[derive(Debug, Clone)]
 pub enum Put {
-    /// It took place; the next one expects this.
-    Written(Expected),
-    /// Somebody was faster; this is there now.
-    Taken(Option<Versioned>),
+    /// It took place.
+    Written(Versioned),
+    /// Another writer was faster.
+    Taken(Versioned),
+}
+
+/// What a write has met.
+fn now_there(document: Option<&Document>, url: String, now: DateTime<Utc>) -> Result<Versioned, StoreError> {
+    let absent = Versioned { value: Entry::new(url), expected: Expected::New };
+    document.map_or(Ok(absent), |document| versioned(document, now))
 }
 
 fn call_place(caller: &str, call: &str) -> Key {

@@ -10,12 +10,12 @@ fn map(value: Value) -> Map<String, Value> {
     }
 }
 
-fn read(value: Value) -> Result<Options, Vec<Fault>> {
-    Options::read(&map(value), &Options::default(), false)
+fn read_value(value: Value) -> Result<Options, Vec<Fault>> {
+    read(&map(value), &Options::default(), false)
 }
 
 fn faults(value: Value) -> Vec<(String, String)> {
-    let faults = read(value).expect_err("faults");
+    let faults = read_value(value).expect_err("faults");
     faults.into_iter().map(|fault| (fault.pointer, fault.detail)).collect()
 }
 
@@ -47,20 +47,20 @@ fn every_parameter_of_the_threatq_action_is_read_from_json_and_from_texts() {
         "reputation_lookups": "True", "whois_lookups": "no", "analysis_caching": "Smart",
         "shareable": "False", "force": 1
     });
-    assert_eq!(read(typed), Ok(everything()));
-    assert_eq!(read(texts), Ok(everything()));
+    assert_eq!(read_value(typed), Ok(everything()));
+    assert_eq!(read_value(texts), Ok(everything()));
 }
 
 #[test]
 fn every_value_that_threatq_offers_is_taken() {
     for samples in [0, 1, 5, 10, 15, 20, 50] {
-        assert!(read(json!({"max_recursive_samples": samples})).is_ok(), "{samples}");
+        assert!(read_value(json!({"max_recursive_samples": samples})).is_ok(), "{samples}");
     }
     for analyses in 0..=10 {
-        assert!(read(json!({"max_dynamic_analyses_per_sample": analyses})).is_ok(), "{analyses}");
+        assert!(read_value(json!({"max_dynamic_analyses_per_sample": analyses})).is_ok(), "{analyses}");
     }
     for days in [0, 60, 120, 180, 360] {
-        assert!(read(json!({"retention_days": days})).is_ok(), "{days}");
+        assert!(read_value(json!({"retention_days": days})).is_ok(), "{days}");
     }
 }
 
@@ -72,7 +72,7 @@ fn what_is_not_given_is_the_deployments_and_what_is_given_goes_over_it() {
         json!({"comment": null, "tags": null, "force": null}),
         json!({"comment": " ", "tags": ""}),
     ] {
-        assert_eq!(Options::read(&map(not_given), &defaults, false), Ok(defaults.clone()));
+        assert_eq!(read(&map(not_given), &defaults, false), Ok(defaults.clone()));
     }
     let given = json!({"tags": [], "comment": "mine", "force": false, "retention_days": 0});
     let expected = Options {
@@ -82,7 +82,7 @@ fn what_is_not_given_is_the_deployments_and_what_is_given_goes_over_it() {
         retention_days: Some(0),
         ..everything()
     };
-    assert_eq!(Options::read(&map(given), &defaults, false), Ok(expected));
+    assert_eq!(read(&map(given), &defaults, false), Ok(expected));
 }
 
 #[test]
@@ -132,13 +132,10 @@ fn an_unknown_option_is_refused_with_a_hint() {
 fn sharing_needs_the_deployments_leave() {
     assert_eq!(faults(json!({"shareable": true}))[0].0, "/options/shareable");
     let shared = Options { shareable: true, ..Options::default() };
-    assert_eq!(
-        Options::read(&map(json!({"shareable": "yes"})), &Options::default(), true),
-        Ok(shared.clone())
-    );
+    assert_eq!(read(&map(json!({"shareable": "yes"})), &Options::default(), true), Ok(shared.clone()));
     // A default that the deployment no longer allows is no leave.
-    assert_eq!(Options::read(&Map::new(), &shared, false), Ok(Options::default()));
-    assert_eq!(Options::read(&Map::new(), &shared, true), Ok(shared));
+    assert_eq!(read(&Map::new(), &shared, false), Ok(Options::default()));
+    assert_eq!(read(&Map::new(), &shared, true), Ok(shared));
 }
 
 #[test]
@@ -230,7 +227,7 @@ proptest! {
         let mut given: Map<String, Value> =
             values.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         given.extend(unknown.map(|name| (name, Value::Null)));
-        match Options::read(&given, &Options::default(), false) {
+        match read(&given, &Options::default(), false) {
             Ok(options) => prop_assert!(!options.shareable),
             Err(faults) => prop_assert!(faults.iter().all(|fault| fault.pointer.starts_with("/options/"))),
         }
@@ -238,7 +235,7 @@ proptest! {
 
     #[test]
     fn what_was_read_can_be_given_again(tags in prop::collection::vec(r"[\p{L}0-9_.!?;:+=/$@%^&)(#\\'-]{1,20}", 0..9)) {
-        let once = read(json!({"tags": tags.join(",")})).expect("tags");
-        prop_assert_eq!(read(json!({"tags": once.tags})).expect("tags"), once);
+        let once = read_value(json!({"tags": tags.join(",")})).expect("tags");
+        prop_assert_eq!(read_value(json!({"tags": once.tags})).expect("tags"), once);
     }
 }

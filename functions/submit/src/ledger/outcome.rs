@@ -6,9 +6,10 @@ use chrono::{DateTime, Utc};
 use mapping::SubmissionFacts;
 use serde::Serialize;
 
-use crate::ledger::batch::{BatchState, Fate, Header, Item};
-use crate::ledger::entry::{Entry, FailureCode, Follower, Run, State, is_overdue};
-use crate::ledger::{Batch, Refresh};
+use super::batch::{BatchState, Fate, Header, Item};
+use super::entry::{Entry, FailureCode, Follower, Run, State, is_overdue};
+use super::{Batch, Refresh};
+use crate::settings::SubmitTimes;
 use crate::url::Refusal;
 
 /// Where an input stands.
@@ -65,6 +66,12 @@ impl Status {
     #[must_use]
     pub fn has_ended(self) -> bool {
         !matches!(self, Self::Pending | Self::Submitted | Self::Unconfirmed)
+    }
+
+    /// Whether something is left to send, or to be looked for before it is sent again.
+    #[must_use]
+    pub fn is_unsent(self) -> bool {
+        matches!(self, Self::Pending | Self::Unconfirmed)
     }
 
     /// Whether it ended without a verdict.
@@ -216,6 +223,14 @@ pub struct Rules {
     pub reuse_window: Duration,
     /// How long a verdict may take.
     pub verdict_timeout: Duration,
+}
+
+impl Rules {
+    /// The rules of the settings.
+    #[must_use]
+    pub fn of(times: &SubmitTimes) -> Self {
+        Self { reuse_window: times.reuse_window, verdict_timeout: times.verdict_timeout }
+    }
 }
 
 impl<'a> Perspective<'a> {
@@ -406,7 +421,7 @@ mod tests {
     use vmray::model::Submission;
 
     use super::*;
-    use crate::api::options::Options;
+    use crate::options::Options;
 
     const RULES: Rules =
         Rules { reuse_window: Duration::from_hours(168), verdict_timeout: Duration::from_hours(24) };

@@ -1,6 +1,8 @@
 //! Verdicts: what has been submitted is asked for when somebody asks for its batch, one list call for a chunk.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use futures::{StreamExt, TryStreamExt, stream};
@@ -10,10 +12,12 @@ use store::StoreError;
 use vmray::client::{VmrayClient, VmrayError};
 use vmray::model::{Submission, SubmissionId};
 
-use crate::ledger::Versioned;
+use super::decide::state_of;
+use crate::access::VmrayAccess;
+use crate::error::ServiceError;
 use crate::ledger::entry::{Entry, FailureCode, Follower, State};
-use crate::lookup::state_of;
-use crate::service::{ServiceError, Submit};
+use crate::ledger::{Ledger, Versioned};
+use crate::settings::SubmitSettings;
 
 /// Numbers that one list call may span: no server cuts a list of so few rows.
 const SPAN: u64 = 900;
@@ -30,7 +34,21 @@ const ASKED_AT_ONCE: usize = 16;
 /// The entries of a chunk, by key.
 pub(crate) type Entries = HashMap<String, Versioned>;
 
-impl Submit {
+/// Asks VMRay for verdicts.
+pub(crate) struct Verdicts {
+    ledger: Ledger,
+    vmray: Arc<VmrayAccess>,
+    /// Between two questions for a chunk.
+    pause: Duration,
+    /// One request.
+    timeout: Duration,
+}
+
+impl Verdicts {
+    pub(crate) fn new(settings: &SubmitSettings, ledger: Ledger, vmray: Arc<VmrayAccess>) -> Self {
+        Self { ledger, vmray, pause: settings.times.refresh, timeout: settings.vmray.timeout }
+    }
+
     /// Asks VMRay for the verdicts that are missing in `entries`, and writes what it says. Not more often than allowed,
     /// and never an error of VMRay's: then things stand as they stood. `true`: VMRay has answered.
     pub(crate) async fn refresh(
@@ -45,13 +63,12 @@ impl Submit {
         if waiting.is_empty() {
             return Ok(false);
         }
-        let pause = self.times().refresh;
-        if !self.ledger.begin_refresh(batch, chunk, pause, Utc::now()).await? {
+        if !self.ledger.begin_refresh(batch, chunk, self.pause, Utc::now()).await? {
             return Ok(false);
         }
-        let vmray = self.vmray(self.settings.vmray.timeout, deadline).await?;
+        let vmray = self.vmray.client(self.timeout, deadline).await?;
         let (rows, complete) = rows(&vmray, waiting.keys().copied().collect()).await;
-        self.note_refusals(&vmray);
+        self.vmray.note_refusals(&vmray);
         let mut records = Vec::new();
         for (id, row) in &rows {
             for key in waiting.get(id).into_iter().flatten() {

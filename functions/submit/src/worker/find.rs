@@ -2,12 +2,17 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use mapping::SubmissionFacts;
+use runtime::telemetry::url_for_log;
 use serde_json::{Value, json};
+use store::StoreError;
 use vmray::client::{Found, VmrayClient, VmrayError};
-use vmray::model::{Sample, Submission, Verdict};
+use vmray::model::{Sample, Submission};
 
+use super::decide::{Left, LookedUp, Sign, looked_up, sent_at, state_of};
+use super::{Job, Pass, Stepped};
 use crate::hash::sha256;
-use crate::ledger::entry::{FailureCode, State};
+use crate::ledger::Versioned;
+use crate::ledger::entry::State;
 
 /// The name under which our token stands in a submission's metadata.
 const TOKEN: &str = "vmray_bridge";
@@ -19,38 +24,51 @@ const LONGEST_SPELLED: usize = 1000;
 const CLOCKS_DIFFER: TimeDelta = TimeDelta::hours(1);
 
 /// What a submission is marked with: VMRay echoes it.
-#[must_use]
-pub fn metadata(token: &str) -> String {
+pub(super) fn metadata(token: &str) -> String {
     json!({ TOKEN: token }).to_string()
 }
 
-/// Where a run stands whose submission VMRay has.
-#[must_use]
-pub fn state_of(submission: &Submission, facts: SubmissionFacts, at: DateTime<Utc>) -> State {
-    if !submission.finished {
-        return State::Submitted { facts, at };
-    }
-    let failed = submission.status.as_deref().is_some_and(|status| status.eq_ignore_ascii_case("error"));
-    match facts.verdict {
-        None if failed => State::Failed {
-            facts: Some(facts),
-            code: FailureCode::AnalysisFailed,
-            detail: "VMRay's analyses of it failed".to_owned(),
-            at,
-        },
-        // VMRay is done and says nothing: that is what its word `not_available` means.
-        None => {
-            let facts = SubmissionFacts { verdict: Some(Verdict::NotAvailable), ..facts };
-            State::Finished { facts, at }
+impl Pass<'_> {
+    /// Looks in VMRay for a submission of which it is not known whether it was stored.
+    pub(super) async fn find(
+        &self,
+        job: &Job<'_>,
+        stored: Versioned,
+        place: usize,
+    ) -> Result<Stepped, StoreError> {
+        let now = Utc::now();
+        let before = stored.value.runs[place].clone();
+        let url = url_for_log(job.url);
+        let found = match submission_of(&self.vmray, &before.token, job.url, sent_at(&before, now)).await {
+            Ok(found) => found,
+            Err(error) => {
+                if matches!(error, VmrayError::Unauthorized { .. } | VmrayError::Keys(_)) {
+                    self.count(|work| work.unauthorized = true);
+                    self.note(Sign::Refuses);
+                } else {
+                    tracing::warn!(batch = self.batch, url, %error, "could not be looked up");
+                    self.note(Sign::Fails);
+                }
+                return Ok((stored, Some(Left::WhenVmrayIsBack)));
+            }
+        };
+        let mut run = before.clone();
+        match looked_up(&mut run, found.as_ref(), self.patience(), now) {
+            LookedUp::Found => {
+                self.note(Sign::Works);
+                self.count(|work| work.submitted += 1);
+            }
+            LookedUp::Lost => tracing::info!(batch = self.batch, url, "VMRay does not have it: sent again"),
+            LookedUp::Missing => {}
         }
-        Some(_) => State::Finished { facts, at },
+        self.record(job, stored, &before, &run, None).await
     }
 }
 
 /// The submission that was made with `token`, of `url` at `sent_at`; `None`: VMRay does not show it (yet).
 ///
 /// By the token in the metadata; else by the URL, since not every server can filter by metadata.
-pub(crate) async fn submission_of(
+async fn submission_of(
     vmray: &VmrayClient,
     token: &str,
     url: &str,
@@ -120,7 +138,7 @@ fn without_slash(url: &str) -> Option<String> {
 /// What VMRay knows of a URL that it did not take because it knows it: the newest submission of its sample.
 ///
 /// A URL's sample has the hash of the URL as VMRay spells it. `None`: there is no such sample.
-pub(crate) async fn known_sample(
+pub(super) async fn known_sample(
     vmray: &VmrayClient,
     url: &str,
     at: DateTime<Utc>,
@@ -206,24 +224,5 @@ mod tests {
     fn a_urls_sample_has_the_hash_of_its_text() {
         let recorded = "aa2239c17609b21eba034c564af878f3eec8ce83ed0f2768597d2bc2fd4e4da5";
         assert_eq!(sha256(&without_slash("http://google.com/").unwrap()), recorded);
-    }
-
-    #[test]
-    fn what_vmray_ends_without_a_verdict_has_failed_or_has_none() {
-        let state = |text: &str| {
-            let submission: Submission = serde_json::from_str(text).unwrap();
-            state_of(&submission, SubmissionFacts::from(&submission), DateTime::UNIX_EPOCH)
-        };
-        let finished =
-            r#"{"submission_id":1,"submission_finished":true,"submission_verdict":null,"submission_status":"#;
-        assert!(matches!(state(&format!("{finished}\"error\"}}")), State::Failed { .. }));
-        match state(&format!("{finished}\"success\"}}")) {
-            State::Finished { facts, .. } => assert_eq!(facts.verdict, Some(Verdict::NotAvailable)),
-            other => panic!("{other:?}"),
-        }
-        assert!(matches!(
-            state(r#"{"submission_id":1,"submission_finished":false}"#),
-            State::Submitted { .. }
-        ));
     }
 }

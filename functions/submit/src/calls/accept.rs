@@ -13,19 +13,17 @@ use runtime::telemetry::url_for_log;
 use serde_json::{Map, Value};
 use store::{Expected, StoreError};
 
-use crate::api::body::{Id, Input, Value as InputValue};
-use crate::api::callers::Caller;
-use crate::api::options::Options;
+use super::{CallError, Caller, Calls, Input, Value as InputValue};
+use crate::error::ServiceError;
 use crate::hash::of_parts;
-use crate::ledger::batch::{BatchState, Chunk, Fate, Header, Item, into_chunks};
+use crate::ledger::batch::{BatchState, Chunk, Fate, Header, InputId, Item, into_chunks};
 use crate::ledger::day::{Booked, ByChunk};
+use crate::ledger::outcome::Perspective;
 use crate::ledger::{Batch, CallRecord, entry_key, until_written};
+use crate::options::Options;
 use crate::queue::{Delayed, Message, QueueError};
-use crate::service::{ServiceError, Submit};
 use crate::settings::LedgerScope;
 use crate::url::{Gate, Refusal, redacted};
-use crate::view::{Counts, Perspective, Status};
-use crate::worker::distinct_keys;
 
 /// When somebody looks whether a call got to its end.
 const GUARD_DELAY: Duration = Duration::from_mins(1);
@@ -47,32 +45,6 @@ pub(crate) struct Call {
     pub(crate) idempotency_key: Option<String>,
 }
 
-/// Why a call was not accepted.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum AcceptError {
-    /// The same idempotency key was used for another call.
-    #[error("the idempotency key was used with another body")]
-    OtherCall,
-    /// The caller has sent as many URLs today as it may.
-    #[error("of {limit} URLs a day {used} are used, and this call would send {wanted} more")]
-    DayLimit { limit: u64, used: u64, wanted: u64 },
-    /// Nothing works.
-    #[error(transparent)]
-    Service(#[from] ServiceError),
-}
-
-impl From<StoreError> for AcceptError {
-    fn from(error: StoreError) -> Self {
-        Self::Service(error.into())
-    }
-}
-
-impl From<QueueError> for AcceptError {
-    fn from(error: QueueError) -> Self {
-        Self::Service(error.into())
-    }
-}
-
 /// What is to be done for a batch.
 #[derive(Debug)]
 struct Plan {
@@ -91,14 +63,9 @@ enum Recorded {
     ToDo { record: CallRecord, batch_made_at: DateTime<Utc>, expected: Expected },
 }
 
-impl Submit {
+impl Calls {
     /// Makes the batch of a call, or finds the one that the call has made before.
-    pub(crate) async fn accept(
-        &self,
-        gate: &Gate,
-        caller: &Caller,
-        call: Call,
-    ) -> Result<Batch, AcceptError> {
+    pub(crate) async fn accept(&self, gate: &Gate, caller: &Caller, call: Call) -> Result<Batch, CallError> {
         let request_hash = request_hash(&call);
         let place = match &call.idempotency_key {
             Some(key) => of_parts(&["key", key]),
@@ -118,7 +85,7 @@ impl Submit {
             options: call.options,
         };
         let created = self.create(caller, record.batch.clone(), header, items).await;
-        if let Err(AcceptError::DayLimit { .. }) = &created {
+        if let Err(CallError::DayLimit { .. }) = &created {
             // A smaller call may come under the same key.
             let refused = CallRecord { refused: true, ..record };
             match self.ledger.put_call(&caller.name, &place, &refused, expected, Utc::now()).await {
@@ -137,7 +104,7 @@ impl Submit {
         place: &str,
         request_hash: String,
         lasts: bool,
-    ) -> Result<Recorded, AcceptError> {
+    ) -> Result<Recorded, CallError> {
         let lost_a_race = AtomicBool::new(false);
         let attempt = || async {
             let now = Utc::now();
@@ -149,7 +116,7 @@ impl Submit {
                 // A call that comes at the same time as another one is answered with its batch, done or not.
                 let lasts = lasts || lost_a_race.load(Ordering::Relaxed);
                 match batch {
-                    Some(_) if !is_same => return Err(AcceptError::OtherCall),
+                    Some(_) if !is_same => return Err(CallError::OtherCall),
                     Some(batch) if lasts || !self.is_done(&batch).await? => {
                         return Ok(Recorded::Answered(Box::new(batch)));
                     }
@@ -162,7 +129,7 @@ impl Submit {
                         id = Some(record.batch);
                     }
                     None if record.refused => {}
-                    None => return Err(AcceptError::OtherCall),
+                    None => return Err(CallError::OtherCall),
                 }
             }
             let record = CallRecord {
@@ -174,11 +141,11 @@ impl Submit {
             let written = self.ledger.put_call(caller, place, &record, expected, now).await;
             let expected = written
                 .inspect_err(|_| lost_a_race.store(true, Ordering::Relaxed))
-                .map_err(AcceptError::from)?;
+                .map_err(CallError::from)?;
             Ok(Recorded::ToDo { record, batch_made_at: now, expected })
         };
-        let again = |error: &AcceptError| {
-            matches!(error, AcceptError::Service(ServiceError::Store(StoreError::Conflict { .. })))
+        let again = |error: &CallError| {
+            matches!(error, CallError::Service(ServiceError::Store(StoreError::Conflict { .. })))
         };
         until_written(attempt, again).await
     }
@@ -189,7 +156,7 @@ impl Submit {
         id: String,
         mut header: Header,
         items: Vec<Item>,
-    ) -> Result<Batch, AcceptError> {
+    ) -> Result<Batch, CallError> {
         let created_at = header.created_at;
         let chunks = into_chunks(items);
         header.chunk_sizes =
@@ -221,26 +188,26 @@ impl Submit {
     }
 
     /// In a minute the worker looks whether everything of the batch was queued.
-    pub(crate) async fn send_guard(&self, batch: &str, caller: &str) -> Result<(), QueueError> {
+    pub(super) async fn send_guard(&self, batch: &str, caller: &str) -> Result<(), QueueError> {
         let message = Message::Guard { batch: batch.to_owned() };
         self.queue.send(vec![Delayed { message, caller: caller.to_owned(), delay: GUARD_DELAY }]).await
     }
 
     /// Books URLs that a round of a batch is going to send.
-    pub(crate) async fn book(
+    pub(super) async fn book(
         &self,
         caller: &Caller,
         round: (&str, u32),
         urls: &ByChunk,
         on: DateTime<Utc>,
-    ) -> Result<Booked, AcceptError> {
+    ) -> Result<Booked, CallError> {
         let wanted = urls.values().sum();
         if wanted == 0 {
             return Ok(Booked::Now);
         }
-        let limit = caller.urls_per_day(&self.settings.limits);
+        let limit = self.daily_limit(caller);
         match self.ledger.book(&caller.name, round, urls, limit, on).await? {
-            Booked::OverLimit { used } => Err(AcceptError::DayLimit { limit, used, wanted }),
+            Booked::OverLimit { used } => Err(CallError::DayLimit { limit, used, wanted }),
             booked => Ok(booked),
         }
     }
@@ -253,21 +220,14 @@ impl Submit {
         now: DateTime<Utc>,
     ) -> Result<Plan, ServiceError> {
         let state = BatchState::default();
-        let perspective = Perspective::new(id, header, &state, self.rules(), now);
+        let perspective = Perspective::new(id, header, &state, self.rules, now);
         let mut unsent = Vec::with_capacity(chunks.len());
         let mut new_urls = ByChunk::new();
         for (number, chunk) in chunks.iter().enumerate() {
-            let entries = self.ledger.entries(distinct_keys(chunk), now).await?;
-            let mut any = false;
-            for item in &chunk.items {
-                let entry = item.key().and_then(|key| entries.get(key)).map(|entry| &entry.value);
-                let outcome = perspective.outcome(item, entry, None);
-                any |= matches!(outcome.status, Status::Pending | Status::Unconfirmed);
-                if outcome.is_new() {
-                    *new_urls.entry(number).or_default() += 1;
-                }
-            }
-            unsent.push(any);
+            let judged = self.ledger.judged(&chunk.items, perspective, None).await?;
+            unsent.push(judged.has_unsent());
+            let new = judged.outcomes().filter(|(_, outcome)| outcome.is_new()).count() as u64;
+            new_urls.insert(number, new);
         }
         Ok(Plan { chunks, unsent, new_urls })
     }
@@ -280,7 +240,7 @@ impl Submit {
         inputs: Vec<Input>,
         options: &Options,
     ) -> Vec<Item> {
-        let scope = match self.settings.scope {
+        let scope = match self.scope {
             LedgerScope::Caller => format!("caller {}", caller.name),
             LedgerScope::Deployment => "deployment".to_owned(),
         };
@@ -297,24 +257,6 @@ impl Submit {
                 item
             })
             .collect()
-    }
-
-    /// Whether every input of a batch has ended.
-    pub(crate) async fn is_done(&self, batch: &Batch) -> Result<bool, ServiceError> {
-        let now = Utc::now();
-        let mut counts = Counts::default();
-        let perspective = Perspective::of(batch, self.rules(), now);
-        for (number, chunk) in batch.chunks.iter().enumerate() {
-            let entries = self.ledger.entries(distinct_keys(chunk), now).await?;
-            for item in &chunk.items {
-                let entry = item.key().and_then(|key| entries.get(key)).map(|entry| &entry.value);
-                counts.add(perspective.outcome(item, entry, batch.refreshes.get(&number)).status);
-            }
-            if !counts.done() {
-                return Ok(false);
-            }
-        }
-        Ok(true)
     }
 }
 
@@ -350,9 +292,11 @@ fn gated(gate: &Gate, input: Input) -> Item {
 }
 
 /// The id of a refused text. Some callers use the URL as its id, and its secrets are left out there, too.
-fn without_url(id: Id, text: &str) -> Id {
+fn without_url(id: InputId, text: &str) -> InputId {
     match id {
-        Id::Text(id) if id.contains("://") || text.starts_with(&id) => Id::Text(redacted(&id, ECHO_CHARS)),
+        InputId::Text(id) if id.contains("://") || text.starts_with(&id) => {
+            InputId::Text(redacted(&id, ECHO_CHARS))
+        }
         id => id,
     }
 }
