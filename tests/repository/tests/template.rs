@@ -161,7 +161,7 @@ fn written() -> BTreeSet<Metric> {
     let lines = [
         run.metrics(now),
         submit::metrics::of_work(&submit::Work::default(), now),
-        submit::metrics::of_response(&Response::json(200, &()), Some(0), now),
+        submit::metrics::of_response(&Response::json(200, &()), Some(0), 0, now),
     ];
     let metrics = lines.iter().flat_map(|line| {
         let (namespace, function, names) = metrics_of(line);
