@@ -1,13 +1,11 @@
 //! SHA-256 in hexadecimal digits.
 
-use std::fmt::Write as _;
-
 use sha2::{Digest, Sha256};
 
 /// The SHA-256 of a text, 64 hexadecimal digits: how VMRay knows the sample of a URL, and the secret a caller's key.
 #[must_use]
 pub fn sha256(text: &str) -> String {
-    hex(&Sha256::digest(text.as_bytes()))
+    hex::encode(Sha256::digest(text.as_bytes()))
 }
 
 /// 128 bits over texts that cannot run into each other, 32 hexadecimal digits.
@@ -18,15 +16,7 @@ pub fn of_parts(parts: &[&str]) -> String {
         hasher.update((part.len() as u64).to_le_bytes());
         hasher.update(part.as_bytes());
     }
-    hex(&hasher.finalize()[..16])
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    hex::encode(&hasher.finalize()[..16])
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -16,6 +16,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinHandle;
 
+use crate::binary::built;
 use crate::runtime_api::{Outcome, RuntimeApi};
 
 /// A time limit that no test reaches.
@@ -47,35 +48,15 @@ pub enum Program {
 }
 
 impl Program {
-    /// The binary, built from the sources as they are now, with nothing in it that only tests need. Built once, also
-    /// when that fails.
+    /// The binary, as cargo has built it.
     #[must_use]
-    pub fn binary(self) -> &'static Path {
-        static INGEST: OnceLock<Option<PathBuf>> = OnceLock::new();
-        static SUBMIT: OnceLock<Option<PathBuf>> = OnceLock::new();
-        let (name, built) = match self {
-            Self::Ingest => ("ingest", &INGEST),
-            Self::Submit => ("submit", &SUBMIT),
-            Self::At(path) => return path,
-        };
-        let built = built.get_or_init(|| build(name)).as_deref();
-        built.unwrap_or_else(|| panic!("{name} does not build; cargo has said why"))
+    pub fn binary(self) -> PathBuf {
+        match self {
+            Self::Ingest => built("ingest"),
+            Self::Submit => built("submit"),
+            Self::At(path) => path.to_owned(),
+        }
     }
-}
-
-fn build(name: &str) -> Option<PathBuf> {
-    let mut cargo = std::process::Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["build", "--package", name, "--bin", name, "--message-format", "json-render-diagnostics"]);
-    if !cfg!(debug_assertions) {
-        cargo.arg("--release");
-    }
-    let built = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).stderr(Stdio::inherit()).output().ok()?;
-    let messages = String::from_utf8(built.stdout).ok()?;
-    let mut executables = messages.lines().filter_map(|line| {
-        let message: Value = serde_json::from_str(line).ok()?;
-        Some(PathBuf::from(message["executable"].as_str()?))
-    });
-    executables.next_back().filter(|_| built.status.success())
 }
 
 /// A function as it is deployed: a binary, its settings, and what no process of it may print or answer.

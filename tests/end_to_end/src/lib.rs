@@ -7,6 +7,7 @@
 )]
 
 pub mod aws;
+pub mod binary;
 pub mod deployment;
 pub mod event_source;
 mod gateway;

@@ -9,9 +9,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Deref;
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Output, Stdio};
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use chrono::{NaiveDateTime, TimeDelta};
@@ -21,6 +20,8 @@ use simulators::opencti::{OpenctiOptions, OpenctiSimulator, Platform, Workers};
 use simulators::vmray::{VmrayOptions, VmraySimulator};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
+
+use crate::binary::built;
 
 /// The connector's id.
 pub const CONNECTOR: &str = "9f3c1f0e-5a0b-4a57-8d35-0d6c1f2a7b11";
@@ -104,27 +105,6 @@ pub fn estate(count: u64) -> Estate {
 #[must_use]
 pub fn samples(ids: impl IntoIterator<Item = u64>) -> BTreeSet<u64> {
     ids.into_iter().collect()
-}
-
-/// The binary, built from the sources as they are now.
-pub fn binary() -> &'static Path {
-    static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| {
-        let mut build =
-            std::process::Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        build.args(["build", "--package", "local", "--message-format", "json"]);
-        if !cfg!(debug_assertions) {
-            build.arg("--release");
-        }
-        let output = build.current_dir(env!("CARGO_MANIFEST_DIR")).stderr(Stdio::inherit()).output().unwrap();
-        assert!(output.status.success(), "vmray-bridge does not build");
-        let messages = String::from_utf8(output.stdout).unwrap();
-        let mut executables = messages.lines().filter_map(|line| {
-            let message: Value = serde_json::from_str(line).ok()?;
-            Some(PathBuf::from(message["executable"].as_str()?))
-        });
-        executables.next_back().expect("cargo names the binary")
-    })
 }
 
 /// Both servers, and one installation of the product between them.
@@ -221,7 +201,7 @@ impl World {
     /// A command of the binary with this world's variables and state file.
     #[must_use]
     pub fn bridge(&self, arguments: &[&str]) -> Bridge {
-        let mut command = Command::new(binary());
+        let mut command = Command::new(built("vmray-bridge"));
         command
             .args(arguments)
             .arg("--state")

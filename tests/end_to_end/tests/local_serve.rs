@@ -461,7 +461,7 @@ fn signal(pid: u32) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_was_made_opens_the_door_and_no_other_does() {
     let mut world = world(Duration::ZERO).await;
-    let made = std::process::Command::new(end_to_end::local::binary())
+    let made = std::process::Command::new(end_to_end::binary::built("vmray-bridge"))
         .args(["key", "new", "soar", "--json"])
         .output()
         .unwrap();

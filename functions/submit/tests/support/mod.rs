@@ -2,8 +2,6 @@
 #![allow(dead_code, reason = "each test binary needs its own part of it")]
 #![allow(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
-use std::fmt::Write as _;
-use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,14 +9,15 @@ use runtime::http::Deadline;
 use runtime::secrets::Secrets;
 use runtime::settings::Host;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use store::Store;
 use store::sqlite::SqliteStore;
 use submit::Submit;
 use submit::api::http::{Request, Response};
+use submit::hash::sha256;
 use submit::ledger::Ledger;
 use submit::queue::local::LocalQueue;
 use submit::settings::SubmitSettings;
+use tokio::net::TcpSocket;
 use tokio::time::Instant;
 
 /// The keys of the callers `soar`, `other` and `small`.
@@ -142,10 +141,11 @@ impl Answer {
     }
 }
 
-/// An address of this machine where nobody listens.
+/// An address of this machine where no server is: its port is taken for as long as the test runs, and refuses.
 fn nobody_listens() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    format!("http://{}", listener.local_addr().unwrap())
+    let taken = Box::leak(Box::new(TcpSocket::new_v4().unwrap()));
+    taken.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    format!("http://{}", taken.local_addr().unwrap())
 }
 
 fn callers() -> Value {
@@ -153,12 +153,5 @@ fn callers() -> Value {
         "soar": {"keys": [sha256(KEY)]},
         "other": {"keys": [sha256(OTHER_KEY)]},
         "small": {"keys": [sha256(SMALL_KEY)], "max_urls_per_request": SMALL_CALL, "max_urls_per_day": SMALL_DAY},
-    })
-}
-
-fn sha256(text: &str) -> String {
-    Sha256::digest(text.as_bytes()).iter().fold(String::new(), |mut hex, byte| {
-        let _ = write!(hex, "{byte:02x}");
-        hex
     })
 }

@@ -1,6 +1,6 @@
 //! The cost of submitting collections of URLs, against a simulated VMRay, beside one POST after the other.
 //!
-//! `cargo bench -p local --bench submit` prints the tables. The simulator runs in this process; `vmray-bridge serve` is a
+//! `cargo bench -p vmray-bridge --bench submit` prints the tables. The simulator runs in this process; `vmray-bridge serve` is a
 //! child process, so that its memory is its own. Ends with an error when a URL is lost or sent twice.
 
 #![allow(

@@ -1,6 +1,6 @@
 //! The cost of ingest cycles, against simulators at a given latency, beside OpenCTI's Python connector.
 //!
-//! `cargo bench -p local --bench cycle` prints the table. The simulators run in this process; each ingest is a child
+//! `cargo bench -p vmray-bridge --bench cycle` prints the table. The simulators run in this process; each ingest is a child
 //! process of a small process of its own, so that time, CPU and memory are the product's alone.
 
 #![allow(
