@@ -15,7 +15,7 @@ use stix::LeftOutReason;
 use strum::VariantArray;
 use submit::api::{options, problem};
 use submit::url::Refusal;
-use submit::view::Status;
+use submit::ledger::outcome::Status;
 
 /// What stands between `<!-- name -->` and `<!-- /name -->`.
 fn between<'a>(text: &'a str, name: &str) -> &'a str {

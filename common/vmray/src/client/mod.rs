@@ -9,7 +9,7 @@ mod error;
 mod read;
 mod submit;
 
+pub use crate::throttle::Throttle;
 pub use error::VmrayError;
 pub use read::{Listing, Quota, SystemInfo, VmrayClient, VmrayPolicy, Window};
-pub use crate::throttle::Throttle;
 pub use submit::{Accepted, Found, SubmitError, SubmitParameters, SubmitTurn};

@@ -11,8 +11,8 @@ use std::time::Duration;
 use runtime::http::Deadline;
 use serde_json::{Map, Value, json};
 use submit::Submit;
-use submit::calls::Caller;
 use submit::api::http::{Request, Response};
+use submit::calls::Caller;
 use tokio::time::{Instant, sleep};
 
 use crate::Failure;
