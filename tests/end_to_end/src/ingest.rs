@@ -134,7 +134,7 @@ impl World {
 
     /// Makes the product write a bundle per sample of [`add`]: one has 29 objects, two have 45.
     pub fn one_sample_per_bundle(&mut self) {
-        self.set("BUNDLE_MAX_OBJECTS", "30");
+        self.set("BUNDLE_MAX_OBJECTS", "40");
     }
 
     /// A new process of the function: a cold start.

@@ -18,7 +18,7 @@ const POISON: u64 = 3;
 async fn small_world() -> World {
     let world = World::new(estate(SAMPLES)).await;
     world.vmray.estate().forbid_sample(POISON, true);
-    world.setting("BUNDLE_MAX_OBJECTS", "30").setting("INGEST_CONCURRENCY", "2")
+    world.setting("BUNDLE_MAX_OBJECTS", "40").setting("INGEST_CONCURRENCY", "2")
 }
 
 fn good() -> BTreeSet<u64> {

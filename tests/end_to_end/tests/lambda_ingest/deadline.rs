@@ -102,9 +102,11 @@ async fn more_missing_samples_than_one_invocation_can_write_down_are_passed_by_s
     let progress = invocations_until_done(&world, Duration::from_secs(12)).await;
     assert!(progress.len() > 1, "this test needs more missing samples");
     assert!(progress.is_sorted(), "{progress:?}");
-    let mut distinct = progress.clone();
+    // The last may find that all is done already.
+    let before_the_last = &progress[..progress.len() - 1];
+    let mut distinct = before_the_last.to_vec();
     distinct.dedup();
-    assert_eq!(distinct, progress, "each invocation keeps what it has written");
+    assert_eq!(distinct, before_the_last, "each invocation keeps what it has written");
     assert_eq!(progress.last(), Some(&(position(400), 400)));
 }
 
