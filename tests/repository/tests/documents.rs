@@ -14,8 +14,8 @@ use runtime::settings::{Setting, Unset};
 use stix::LeftOutReason;
 use strum::VariantArray;
 use submit::api::{options, problem};
-use submit::url::Refusal;
 use submit::ledger::outcome::Status;
+use submit::url::Refusal;
 
 /// What stands between `<!-- name -->` and `<!-- /name -->`.
 fn between<'a>(text: &'a str, name: &str) -> &'a str {

@@ -126,6 +126,7 @@ mod tests {
 
     use super::*;
     use crate::hash::sha256;
+    use crate::settings::SubmitLimits;
 
     fn request(header: &str, value: &str) -> Request {
         Request { headers: vec![(header.to_owned(), value.to_owned())], ..Request::default() }

@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 use serde_json::json;
+use vmray::parameters::AnalysisCaching;
 
 use super::*;
 
