@@ -24,10 +24,11 @@ fn modified(path: &Path) -> std::io::Result<SystemTime> {
     path.metadata()?.modified()
 }
 
-/// The sources of a binary, which cargo lists beside it: `BINARY: SOURCE SOURCE`, blanks in names escaped.
+/// The sources of a binary, which `cargo build` lists beside it: `BINARY: SOURCE SOURCE`, blanks in names escaped. There
+/// is no list when only `cargo test` has built it.
 fn sources(binary: &Path) -> Vec<PathBuf> {
     const BLANK: &str = "\u{0}";
-    let list = std::fs::read_to_string(binary.with_extension("d")).unwrap().replace("\\ ", BLANK);
+    let list = std::fs::read_to_string(binary.with_extension("d")).unwrap_or_default().replace("\\ ", BLANK);
     let (_, sources) = list.split_once(": ").unwrap_or_default();
     sources.split_whitespace().map(|source| source.replace(BLANK, " ").into()).collect()
 }
