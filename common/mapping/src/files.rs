@@ -9,10 +9,10 @@ use crate::mapper::{Found, Mapper, former_id};
 use crate::settings::IocType;
 use crate::subject::{SAMPLE_DETAILS, Subject};
 use crate::text::markdown_list;
-use crate::values::{self, reason};
-use stix::StixId;
+use crate::values;
 use stix::object::{File, ObservableValue};
 use stix::pattern::{self, Md5Spelling};
+use stix::{LeftOutReason, StixId};
 use vmray::model::{FileIoc, IocCore, Sample, Verdict};
 
 /// The largest size that the platform can store.
@@ -60,12 +60,12 @@ impl<'a> Mapper<'a> {
         let mut versions = Vec::new();
         if !facts.sample.is_url() {
             let version = self.sample_version(&facts.sample, Origin::Sample);
-            versions.extend(self.identified(version, reason::SAMPLE_WITHOUT_IDENTITY));
+            versions.extend(self.identified(version, LeftOutReason::SampleWithoutIdentity));
         }
         for (index, relative) in facts.relatives.iter().enumerate() {
             if !relative.sample.is_url() {
                 let version = self.sample_version(&relative.sample, Origin::Relative(index));
-                versions.extend(self.identified(version, reason::RELATIVE_WITHOUT_IDENTITY));
+                versions.extend(self.identified(version, LeftOutReason::RelativeWithoutIdentity));
             }
         }
         if self.settings.ioc_types.contains(&IocType::Files) {
@@ -77,7 +77,7 @@ impl<'a> Mapper<'a> {
             for ioc in facts.iocs.filenames.iter().filter(|ioc| iocs::is_wanted(&ioc.core, self.settings)) {
                 let file = self.named(ioc.filename.as_deref(), &[]);
                 let version = Version { origin: Origin::Ioc(&ioc.core), file, ssdeep: None, imphash: None };
-                if let Some(version) = self.identified(version, reason::EMPTY_VALUE) {
+                if let Some(version) = self.identified(version, LeftOutReason::EmptyValue) {
                     versions.push(version);
                     self.count(IocType::Filenames.as_str());
                 }
@@ -86,7 +86,7 @@ impl<'a> Mapper<'a> {
         versions
     }
 
-    fn identified(&mut self, version: Version<'a>, reason: &'static str) -> Option<Version<'a>> {
+    fn identified(&mut self, version: Version<'a>, reason: LeftOutReason) -> Option<Version<'a>> {
         if version.file.has_hash() || version.file.name.is_some() {
             Some(version)
         } else {
@@ -124,7 +124,7 @@ impl<'a> Mapper<'a> {
         if versions.len() == before {
             let version =
                 Version { origin: Origin::Ioc(&ioc.core), file: named, ssdeep: None, imphash: None };
-            versions.extend(self.identified(version, reason::FILE_WITHOUT_IDENTITY));
+            versions.extend(self.identified(version, LeftOutReason::FileWithoutIdentity));
         }
         if versions.len() > before {
             self.count(IocType::Files.as_str());
@@ -149,7 +149,7 @@ impl<'a> Mapper<'a> {
     fn size(&mut self, size: Option<u64>) -> Option<u32> {
         let size = size?;
         if size > MAX_SIZE {
-            self.left_out.add(reason::FILE_SIZE_TOO_LARGE);
+            self.left_out.add(LeftOutReason::FileSizeTooLarge);
         }
         u32::try_from(size).ok().filter(|_| size <= MAX_SIZE)
     }

@@ -5,7 +5,7 @@ use crate::settings::{IocType, MappingSettings};
 use crate::text::{markdown, markdown_list};
 use crate::values::{self, Ip, Mailbox};
 use stix::object::{ObservableValue, RelationshipKind};
-use stix::{StixId, pattern};
+use stix::{LeftOutReason, StixId, pattern};
 use vmray::model::{
     DomainIoc, EmailAddressIoc, EmailIoc, IocCore, Iocs, IpIoc, MutexIoc, ProcessIoc, RegistryIoc, UrlIoc,
 };
@@ -60,7 +60,7 @@ impl<'a> Mapper<'a> {
         kind: IocType,
         iocs: &'a [T],
         core: impl Fn(&'a T) -> &'a IocCore,
-        map: impl Fn(&mut Self, &T, &Context) -> Result<(), &'static str>,
+        map: impl Fn(&mut Self, &T, &Context) -> Result<(), LeftOutReason>,
     ) {
         if !self.settings.ioc_types.contains(&kind) {
             return;
@@ -76,7 +76,7 @@ impl<'a> Mapper<'a> {
         }
     }
 
-    fn process(&mut self, ioc: &ProcessIoc, context: &Context) -> Result<(), &'static str> {
+    fn process(&mut self, ioc: &ProcessIoc, context: &Context) -> Result<(), LeftOutReason> {
         // Kept to the last space: the platform's id is made of exactly this text.
         let command_line = values::non_empty(ioc.cmd_line.as_deref())?.to_owned();
         let names = markdown_list(ioc.process_names.iter().map(String::as_str));
@@ -91,21 +91,21 @@ impl<'a> Mapper<'a> {
         Ok(())
     }
 
-    fn mutex(&mut self, ioc: &MutexIoc, context: &Context) -> Result<(), &'static str> {
+    fn mutex(&mut self, ioc: &MutexIoc, context: &Context) -> Result<(), LeftOutReason> {
         let name = values::non_empty(ioc.name.as_deref())?.to_owned();
         let pattern = pattern::equals("mutex:name", &name);
         self.found(plain(pattern, &name, ObservableValue::Mutex(name.clone())), context);
         Ok(())
     }
 
-    fn registry_key(&mut self, ioc: &RegistryIoc, context: &Context) -> Result<(), &'static str> {
+    fn registry_key(&mut self, ioc: &RegistryIoc, context: &Context) -> Result<(), LeftOutReason> {
         let key = values::non_empty(ioc.key.as_deref())?.to_owned();
         let pattern = pattern::equals("windows-registry-key:key", &key);
         self.found(plain(pattern, &key, ObservableValue::RegistryKey(key.clone())), context);
         Ok(())
     }
 
-    fn domain(&mut self, ioc: &DomainIoc, context: &Context) -> Result<(), &'static str> {
+    fn domain(&mut self, ioc: &DomainIoc, context: &Context) -> Result<(), LeftOutReason> {
         let domain = values::domain(ioc.domain.as_deref())?;
         let protocols = markdown_list(ioc.protocols.iter().map(String::as_str));
         let found = Found {
@@ -127,7 +127,7 @@ impl<'a> Mapper<'a> {
         Ok(())
     }
 
-    fn url(&mut self, ioc: &UrlIoc, context: &Context) -> Result<(), &'static str> {
+    fn url(&mut self, ioc: &UrlIoc, context: &Context) -> Result<(), LeftOutReason> {
         let url = values::non_empty(ioc.url.as_deref())?.to_owned();
         let methods = markdown_list(ioc.methods.iter().map(String::as_str));
         let found = Found {
@@ -149,7 +149,7 @@ impl<'a> Mapper<'a> {
         Ok(())
     }
 
-    fn ip(&mut self, ioc: &IpIoc, context: &Context) -> Result<(), &'static str> {
+    fn ip(&mut self, ioc: &IpIoc, context: &Context) -> Result<(), LeftOutReason> {
         let ip = values::ip(ioc.ip_address.as_deref())?;
         let (path, text) = match &ip {
             Ip::V4(text) => ("ipv4-addr:value", text.clone()),
@@ -176,7 +176,7 @@ impl<'a> Mapper<'a> {
         Ok(())
     }
 
-    fn email(&mut self, ioc: &EmailIoc, context: &Context) -> Result<(), &'static str> {
+    fn email(&mut self, ioc: &EmailIoc, context: &Context) -> Result<(), LeftOutReason> {
         let mailbox = values::mailbox(ioc.sender.as_deref())?;
         let subject = ioc.subject.as_deref().map(markdown).unwrap_or_default();
         let recipients = markdown_list(ioc.recipients.iter().map(String::as_str));
@@ -186,7 +186,7 @@ impl<'a> Mapper<'a> {
         Ok(())
     }
 
-    fn email_address(&mut self, ioc: &EmailAddressIoc, context: &Context) -> Result<(), &'static str> {
+    fn email_address(&mut self, ioc: &EmailAddressIoc, context: &Context) -> Result<(), LeftOutReason> {
         let mailbox = values::mailbox(ioc.email_address.as_deref())?;
         let subjects = markdown_list(ioc.subjects.iter().map(String::as_str));
         self.mailbox(mailbox, &sentence("In e-mails with subject", &subjects), context);

@@ -21,8 +21,7 @@ use vmray::model::{Entries, Iocs, MitreTechnique, Sample, SampleId, Submission, 
 
 pub use attributes::{Attribute, SubmissionFacts, submission_attributes};
 pub use settings::{IocType, LabelKind, LabelStyle, MappingSettings, UnknownName, VerdictSet};
-pub use stix::{LeftOut, MappedSample};
-pub use values::reason;
+pub use stix::{LeftOut, LeftOutReason, MappedSample};
 
 use mapper::Mapper;
 
@@ -77,7 +76,7 @@ pub fn map_sample(facts: &SampleFacts, settings: &MappingSettings) -> Result<Map
         return Err(MappingError::NoSubmission(facts.sample.id));
     }
     let mut mapper = Mapper::new(facts, settings);
-    mapper.left_out.add_many(reason::MALFORMED_ENTRY, malformed(facts));
+    mapper.left_out.add_many(LeftOutReason::MalformedEntry, malformed(facts));
     let files = mapper.files();
     mapper.other_iocs();
     let subject = files.sample.unwrap_or_else(|| mapper.sample_that_is_no_file());

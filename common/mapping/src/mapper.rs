@@ -9,12 +9,11 @@ use crate::labels::LabelBook;
 use crate::malware::{self, Family};
 use crate::settings::{LabelKind, MappingSettings};
 use crate::text::{markdown_list, name_of};
-use crate::values::reason;
 use crate::{SampleFacts, iocs};
 use stix::object::{
     Body, Country, Dated, Indicator, Observable, ObservableValue, Relationship, RelationshipKind, Stamp,
 };
-use stix::{LabelSet, LeftOut, MappedSample, Object, StixId, Timestamp, ids};
+use stix::{LabelSet, LeftOut, LeftOutReason, MappedSample, Object, StixId, Timestamp, ids};
 use vmray::model::{IocCore, Verdict};
 
 pub(super) struct Mapper<'a> {
@@ -118,7 +117,7 @@ impl<'a> Mapper<'a> {
     }
 
     /// Takes a value, or counts why not.
-    pub(super) fn valid<T>(&mut self, value: Result<T, &'static str>) -> Option<T> {
+    pub(super) fn valid<T>(&mut self, value: Result<T, LeftOutReason>) -> Option<T> {
         value.map_err(|reason| self.left_out.add(reason)).ok()
     }
 
@@ -249,7 +248,7 @@ impl<'a> Mapper<'a> {
                     let code = code.map(|code| self.dated(code));
                     countries.push(self.add(Body::Country(Country { name, code })));
                 }
-                (None, Some(_)) => self.left_out.add(reason::COUNTRY_WITHOUT_NAME),
+                (None, Some(_)) => self.left_out.add(LeftOutReason::CountryWithoutName),
                 (None, None) => {}
             }
         }

@@ -4,9 +4,9 @@ use std::rc::Rc;
 
 use crate::analyses;
 use crate::mapper::{Context, Found, Mapper};
-use crate::values::{self, reason};
+use crate::values;
 use stix::object::{AttackPattern, Body, ObservableValue, RelationshipKind};
-use stix::{LabelSet, StixId, pattern};
+use stix::{LabelSet, LeftOutReason, StixId, pattern};
 use vmray::model::IocCore;
 
 /// What the description of the sample's observable begins with.
@@ -72,7 +72,7 @@ impl Mapper<'_> {
             let name =
                 technique.technique.as_deref().map(super::text::one_line).filter(|name| !name.is_empty());
             let id = values::technique_id(technique.technique_id.as_deref());
-            let both = id.and_then(|id| name.map(|name| (id, name)).ok_or(reason::INVALID_TECHNIQUE));
+            let both = id.and_then(|id| name.map(|name| (id, name)).ok_or(LeftOutReason::InvalidTechnique));
             if let Some((mitre_id, name)) = self.valid(both) {
                 let phases = analyses::phases(technique.tactics.iter().map(String::as_str));
                 let name = self.dated(name.into_owned());

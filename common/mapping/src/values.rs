@@ -3,47 +3,19 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// Why a value was left out.
-pub mod reason {
-    /// An entry of a list that could not be read at all.
-    pub const MALFORMED_ENTRY: &str = "malformed_entry";
-    /// Nothing, or only spaces, where a value belongs.
-    pub const EMPTY_VALUE: &str = "empty_value";
-    /// No domain name, a single label (`localhost`), or an address.
-    pub const INVALID_DOMAIN: &str = "invalid_domain";
-    /// Neither an IP address nor a network.
-    pub const INVALID_IP: &str = "invalid_ip";
-    /// An e-mail address that the platform does not parse: before the `@` it takes ASCII only.
-    pub const INVALID_EMAIL: &str = "invalid_email";
-    /// A hash of the wrong length, or with other characters than hexadecimal digits.
-    pub const INVALID_HASH: &str = "invalid_hash";
-    /// A file with neither hash nor name.
-    pub const FILE_WITHOUT_IDENTITY: &str = "file_without_identity";
-    /// A file size over 31 bits: the file goes without it.
-    pub const FILE_SIZE_TOO_LARGE: &str = "file_size_too_large";
-    /// A MITRE ATT&CK technique without number or name, or with something else for a number.
-    pub const INVALID_TECHNIQUE: &str = "invalid_technique";
-    /// A country code without a name.
-    pub const COUNTRY_WITHOUT_NAME: &str = "country_without_name";
-    /// A sample with neither hash, name nor URL, so without an observable.
-    pub const SAMPLE_WITHOUT_IDENTITY: &str = "sample_without_identity";
-    /// The same for a parent or child.
-    pub const RELATIVE_WITHOUT_IDENTITY: &str = "relative_without_identity";
-}
-
-type Reason = &'static str;
+use stix::LeftOutReason;
 
 /// A value that is kept exactly as it is, unless there is none.
-pub(super) fn non_empty(value: Option<&str>) -> Result<&str, Reason> {
+pub(super) fn non_empty(value: Option<&str>) -> Result<&str, LeftOutReason> {
     let shows = |char: char| !char.is_whitespace() && !char.is_control() && char != '\u{feff}';
-    value.filter(|value| value.contains(shows)).ok_or(reason::EMPTY_VALUE)
+    value.filter(|value| value.contains(shows)).ok_or(LeftOutReason::EmptyValue)
 }
 
 /// A domain name in lower case, without trailing dot and port.
 ///
 /// The platform asks for labels of 1 to 63 characters that are neither space nor dot, a last one of at least 2, and
 /// 253 in all. Underscores and other scripts than Latin are fine.
-pub(super) fn domain(value: Option<&str>) -> Result<String, Reason> {
+pub(super) fn domain(value: Option<&str>) -> Result<String, LeftOutReason> {
     let value = non_empty(value)?.trim().to_lowercase();
     let value = value.strip_suffix('.').unwrap_or(&value);
     let host = without_port(value);
@@ -60,7 +32,7 @@ pub(super) fn domain(value: Option<&str>) -> Result<String, Reason> {
         && !host.starts_with('-')
         && !host.contains(foreign)
         && host.parse::<Ipv4Addr>().is_err();
-    if well_formed { Ok(host.to_owned()) } else { Err(reason::INVALID_DOMAIN) }
+    if well_formed { Ok(host.to_owned()) } else { Err(LeftOutReason::InvalidDomain) }
 }
 
 /// An IP address or network.
@@ -71,13 +43,13 @@ pub(super) enum Ip {
 }
 
 /// An address or a network in CIDR notation, as written; a port is cut off.
-pub(super) fn ip(value: Option<&str>) -> Result<Ip, Reason> {
+pub(super) fn ip(value: Option<&str>) -> Result<Ip, LeftOutReason> {
     let value = non_empty(value)?.trim();
     let value = match value.strip_prefix('[') {
         Some(rest) => match rest.split_once(']') {
             Some((host, "")) => host,
             Some((host, port)) if port.strip_prefix(':').is_some_and(is_number) => host,
-            _ => return Err(reason::INVALID_IP),
+            _ => return Err(LeftOutReason::InvalidIp),
         },
         None if value.matches(':').count() == 1 => without_port(value),
         None => value,
@@ -97,7 +69,7 @@ pub(super) fn ip(value: Option<&str>) -> Result<Ip, Reason> {
     } else if address.parse::<Ipv6Addr>().is_ok() && prefix_fits(128) && platform_takes_v6(address) {
         Ok(Ip::V6(value.to_owned()))
     } else {
-        Err(reason::INVALID_IP)
+        Err(LeftOutReason::InvalidIp)
     }
 }
 
@@ -140,14 +112,14 @@ pub(super) struct Mailbox {
 
 /// Reads `a@b`, `<a@b>`, `Name <a@b>`, `"Name, First" <a@b>`. A domain with other letters than ASCII is written as its
 /// A-labels (`xn--`), for the platform refuses any other form in an address.
-pub(super) fn mailbox(value: Option<&str>) -> Result<Mailbox, Reason> {
+pub(super) fn mailbox(value: Option<&str>) -> Result<Mailbox, LeftOutReason> {
     let value = non_empty(value)?.trim();
     let (name, address) = match value.rsplit_once('<') {
-        Some((name, rest)) => (name, rest.strip_suffix('>').ok_or(reason::INVALID_EMAIL)?),
+        Some((name, rest)) => (name, rest.strip_suffix('>').ok_or(LeftOutReason::InvalidEmail)?),
         None => ("", value),
     };
     let address = in_ascii(address.trim().to_lowercase()).filter(|address| platform_takes_email(address));
-    let address = address.ok_or(reason::INVALID_EMAIL)?;
+    let address = address.ok_or(LeftOutReason::InvalidEmail)?;
     let name = super::text::one_line(name);
     let name = name.strip_prefix('"').and_then(|name| name.strip_suffix('"')).unwrap_or(&name);
     let display_name = (!name.trim().is_empty()).then(|| name.trim().to_owned());
@@ -177,12 +149,12 @@ fn platform_takes_email(address: &str) -> bool {
 }
 
 /// A hash of so many hexadecimal digits, in lower case; nothing if none is given.
-pub(super) fn hash(value: Option<&str>, digits: usize) -> Result<Option<String>, Reason> {
+pub(super) fn hash(value: Option<&str>, digits: usize) -> Result<Option<String>, LeftOutReason> {
     let Some(value) = value.map(str::trim).filter(|value| !value.is_empty()) else { return Ok(None) };
     if value.len() == digits && value.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         Ok(Some(value.to_ascii_lowercase()))
     } else {
-        Err(reason::INVALID_HASH)
+        Err(LeftOutReason::InvalidHash)
     }
 }
 
@@ -194,12 +166,12 @@ pub(super) fn base_name(path: &str) -> Option<&str> {
 }
 
 /// The number of a technique (`T1055`, `T1055.012`) in upper case.
-pub(super) fn technique_id(value: Option<&str>) -> Result<String, Reason> {
+pub(super) fn technique_id(value: Option<&str>) -> Result<String, LeftOutReason> {
     let value = value.unwrap_or_default().trim().to_ascii_uppercase();
     let digits = |text: &str, count| text.len() == count && text.bytes().all(|byte| byte.is_ascii_digit());
     let (technique, sub) = value.split_once('.').unwrap_or((&value, "000"));
     let well_formed = technique.strip_prefix('T').is_some_and(|number| digits(number, 4)) && digits(sub, 3);
-    if well_formed { Ok(value) } else { Err(reason::INVALID_TECHNIQUE) }
+    if well_formed { Ok(value) } else { Err(LeftOutReason::InvalidTechnique) }
 }
 
 /// A link that people can follow.
@@ -248,10 +220,10 @@ mod tests {
             &long_label,
             &long,
         ] {
-            assert_eq!(domain(Some(given)), Err(reason::INVALID_DOMAIN), "{given}");
+            assert_eq!(domain(Some(given)), Err(LeftOutReason::InvalidDomain), "{given}");
         }
-        assert_eq!(domain(Some("  ")), Err(reason::EMPTY_VALUE));
-        assert_eq!(domain(None), Err(reason::EMPTY_VALUE));
+        assert_eq!(domain(Some("  ")), Err(LeftOutReason::EmptyValue));
+        assert_eq!(domain(None), Err(LeftOutReason::EmptyValue));
     }
 
     #[test]
@@ -294,7 +266,7 @@ mod tests {
             "1.2.3.4:80:90",
             "/",
         ] {
-            assert_eq!(ip(Some(given)), Err(reason::INVALID_IP), "{given}");
+            assert_eq!(ip(Some(given)), Err(LeftOutReason::InvalidIp), "{given}");
         }
     }
 
@@ -322,9 +294,9 @@ mod tests {
             "a@b@c",
             "N <a@b.c",
         ] {
-            assert_eq!(read(given), Err(reason::INVALID_EMAIL), "{given}");
+            assert_eq!(read(given), Err(LeftOutReason::InvalidEmail), "{given}");
         }
-        assert_eq!(read(" "), Err(reason::EMPTY_VALUE));
+        assert_eq!(read(" "), Err(LeftOutReason::EmptyValue));
     }
 
     #[test]
@@ -333,8 +305,8 @@ mod tests {
         assert_eq!(hash(Some(md5), 32), Ok(Some(md5.to_lowercase())));
         assert_eq!(hash(None, 32), Ok(None));
         assert_eq!(hash(Some(" "), 32), Ok(None));
-        assert_eq!(hash(Some(&md5[1..]), 32), Err(reason::INVALID_HASH));
-        assert_eq!(hash(Some("z41d8cd98f00b204e9800998ecf8427e"), 32), Err(reason::INVALID_HASH));
+        assert_eq!(hash(Some(&md5[1..]), 32), Err(LeftOutReason::InvalidHash));
+        assert_eq!(hash(Some("z41d8cd98f00b204e9800998ecf8427e"), 32), Err(LeftOutReason::InvalidHash));
     }
 
     #[test]
@@ -352,7 +324,7 @@ mod tests {
         assert_eq!(technique_id(Some("t1055.012")).as_deref(), Ok("T1055.012"));
         assert_eq!(technique_id(Some("T1055")).as_deref(), Ok("T1055"));
         for given in [None, Some(""), Some("T105"), Some("1055"), Some("T1055.12"), Some("T1055/../x")] {
-            assert_eq!(technique_id(given), Err(reason::INVALID_TECHNIQUE));
+            assert_eq!(technique_id(given), Err(LeftOutReason::InvalidTechnique));
         }
     }
 

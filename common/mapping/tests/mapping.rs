@@ -5,7 +5,7 @@ mod support;
 
 use std::collections::{BTreeSet, HashSet};
 
-use mapping::{IocType, LabelKind, MappingSettings, SampleFacts, map_sample, reason};
+use mapping::{IocType, LabelKind, LeftOutReason, MappingSettings, SampleFacts, map_sample};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use stix::{Bundle, TlpMarking};
@@ -31,7 +31,7 @@ fn ioc(more: &Value) -> Value {
     entry
 }
 
-fn left_out(document: &Value) -> Vec<(&'static str, u32)> {
+fn left_out(document: &Value) -> Vec<(LeftOutReason, u32)> {
     map(document).left_out.iter().collect()
 }
 
@@ -282,7 +282,7 @@ fn countries_have_the_platforms_id_and_are_found_for_addresses_too() {
     let links = links(&all);
     assert_eq!(links.iter().filter(|link| *link == "ipv4-addr located-at location").count(), 1);
     assert_eq!(links.iter().filter(|link| *link == "indicator related-to location").count(), 2);
-    assert_eq!(left_out(&document), [(reason::COUNTRY_WITHOUT_NAME, 1)]);
+    assert_eq!(left_out(&document), [(LeftOutReason::CountryWithoutName, 1)]);
 }
 
 #[test]
@@ -320,7 +320,7 @@ fn techniques_are_objects_by_their_number() {
 fn a_technique_without_number_or_name_is_counted() {
     let mut document = with_iocs(&json!({}));
     document["mitre"]["mitre_attack_techniques"] = json!([{"technique_id": "T1055"}, {"technique": "x"}, {"technique_id": "evil/../x", "technique": "x"}]);
-    assert_eq!(left_out(&document), [(reason::INVALID_TECHNIQUE, 3)]);
+    assert_eq!(left_out(&document), [(LeftOutReason::InvalidTechnique, 3)]);
 }
 
 // --- Labels
@@ -452,7 +452,7 @@ fn a_file_without_hash_is_known_by_its_name() {
     assert_eq!(file["name"], "a.exe");
     assert_eq!(file["x_opencti_additional_names"], json!(["a.exe", "b.exe"]));
     assert!(member(&of_type(&all, "indicator"), "pattern").contains(&"[file:name = 'a.exe']"));
-    assert_eq!(left_out(&document), [(reason::FILE_WITHOUT_IDENTITY, 1)]);
+    assert_eq!(left_out(&document), [(LeftOutReason::FileWithoutIdentity, 1)]);
 }
 
 #[test]
@@ -494,7 +494,7 @@ fn hashes_of_a_wrong_length_and_sizes_over_31_bits_are_left_out_and_counted() {
         of_type(&all, "file").into_iter().find(|file| file["name"] == name).unwrap().get("size").cloned()
     };
     assert_eq!((size("a"), size("b")), (None, Some(json!(2_147_483_647))));
-    assert_eq!(left_out(&document), [(reason::FILE_SIZE_TOO_LARGE, 1), (reason::INVALID_HASH, 1)]);
+    assert_eq!(left_out(&document), [(LeftOutReason::FileSizeTooLarge, 1), (LeftOutReason::InvalidHash, 1)]);
 }
 
 #[test]
@@ -528,7 +528,7 @@ fn a_domain_resolves_to_addresses_and_is_related_to_its_other_originals() {
     for address in of_type(&all, "ipv4-addr") {
         assert!(address.get("x_opencti_score").is_none() && address.get("labels").is_none());
     }
-    assert_eq!(left_out(&document), [(reason::INVALID_DOMAIN, 1), (reason::INVALID_IP, 1)]);
+    assert_eq!(left_out(&document), [(LeftOutReason::InvalidDomain, 1), (LeftOutReason::InvalidIp, 1)]);
 }
 
 #[test]
@@ -563,7 +563,7 @@ fn the_domain_of_an_e_mail_address_is_written_in_ascii() {
         member(&of_type(&all, "indicator"), "pattern")
             .contains(&"[email-addr:value = 'boss@xn--bcher-kva.example']")
     );
-    assert_eq!(left_out(&document), [(reason::INVALID_EMAIL, 1)]);
+    assert_eq!(left_out(&document), [(LeftOutReason::InvalidEmail, 1)]);
 }
 
 #[test]
@@ -584,11 +584,11 @@ fn what_the_platform_would_refuse_is_counted_by_reason() {
     assert_eq!(
         left_out(&document),
         [
-            (reason::EMPTY_VALUE, 2),
-            (reason::INVALID_DOMAIN, 1),
-            (reason::INVALID_EMAIL, 1),
-            (reason::INVALID_IP, 1),
-            (reason::MALFORMED_ENTRY, 1),
+            (LeftOutReason::EmptyValue, 2),
+            (LeftOutReason::InvalidDomain, 1),
+            (LeftOutReason::InvalidEmail, 1),
+            (LeftOutReason::InvalidIp, 1),
+            (LeftOutReason::MalformedEntry, 1),
         ]
     );
     assert_eq!(of_type(&objects(&document), "mutex").len(), 1);
@@ -612,7 +612,7 @@ fn parents_and_children_are_always_linked() {
     let all = objects(&document);
     let between: Vec<_> = links(&all).into_iter().filter(|link| !link.contains("indicator")).collect();
     assert_eq!(between, ["file drops file", "file drops file", "url related-to file"]);
-    assert_eq!(left_out(&document), [(reason::RELATIVE_WITHOUT_IDENTITY, 1)]);
+    assert_eq!(left_out(&document), [(LeftOutReason::RelativeWithoutIdentity, 1)]);
     let child = of_type(&all, "file").into_iter().find(|file| file["hashes"]["MD5"] == md5(7)).unwrap();
     assert_eq!(
         (&child["x_opencti_score"], &child["x_opencti_additional_names"]),
@@ -685,7 +685,7 @@ fn labels_and_findings_of_a_sample_without_an_observable_are_on_its_report_and_i
         for link in ["malware uses attack-pattern", "malware-analysis characterizes malware"] {
             assert!(links.contains(&link.to_owned()), "{link} in {links:?}");
         }
-        assert_eq!(left_out(&document), [(reason::SAMPLE_WITHOUT_IDENTITY, 1)]);
+        assert_eq!(left_out(&document), [(LeftOutReason::SampleWithoutIdentity, 1)]);
     }
 }
 

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a helper that fails fails its test")]
 #![cfg(feature = "aws")]
 
+use std::io::Write as _;
+
 use aws_config::SdkConfig;
 use aws_sdk_secretsmanager::{
     Client,
@@ -14,7 +16,11 @@ use secrecy::ExposeSecret;
 /// moto, or `None`, said aloud: it was not asked for.
 async fn moto() -> Option<SdkConfig> {
     let Ok(endpoint) = std::env::var("TEST_MOTO_ENDPOINT") else {
-        eprintln!("left out: TEST_MOTO_ENDPOINT is not set (tests/aws/with-emulators sets it)");
+        // Around the capture of a passing test's output.
+        let _ = writeln!(
+            std::io::stderr(),
+            "left out: TEST_MOTO_ENDPOINT is not set (tests/aws/with-emulators sets it)"
+        );
         return None;
     };
     let credentials = Credentials::new("testing", "testing", None, None, "tests");

@@ -22,7 +22,7 @@ use uuid::Uuid;
 pub use bundle::{Bundle, BundleLimits, Packer};
 pub use id::{InvalidId, ObjectKind, StixId};
 pub use label::{Color, InvalidColor, LabelName, LabelSet};
-pub use left_out::LeftOut;
+pub use left_out::{LeftOut, LeftOutReason};
 pub use mapped::MappedSample;
 pub use marking::{TlpMarking, UnknownMarking};
 pub use object::{Body, Object};

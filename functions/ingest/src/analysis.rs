@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures::future::{join_all, try_join};
 use mapping::{Relative, RelativeRole, SampleFacts, VerdictSet};
-use stix::LeftOut;
+use stix::{LeftOut, LeftOutReason};
 use tokio::sync::OnceCell;
 use vmray::client::{VmrayClient, VmrayError};
 use vmray::model::{Sample, SampleId, Submission, Verdict};
@@ -168,9 +168,9 @@ impl<'a> Reader<'a> {
     async fn relatives(&self, sample: &Sample, left_out: &mut LeftOut) -> Result<Vec<Relative>, VmrayError> {
         let mut candidates = candidates(sample);
         let over = candidates.len().saturating_sub(MOST_RELATIVES);
-        left_out.add_many("relatives_over_limit", u32::try_from(over).unwrap_or(u32::MAX));
+        left_out.add_many(LeftOutReason::RelativesOverLimit, u32::try_from(over).unwrap_or(u32::MAX));
         if sample.child_relations_truncated || sample.parent_relations_truncated {
-            left_out.add("relatives_truncated");
+            left_out.add(LeftOutReason::RelativesTruncated);
         }
         candidates.truncate(MOST_RELATIVES);
         let read = join_all(candidates.iter().map(|candidate| self.sample(candidate.id))).await;
@@ -191,7 +191,7 @@ impl<'a> Reader<'a> {
                     | VmrayError::TooLarge { .. }
                     // Its tries are spent; it links itself to this sample when it is read.
                     | VmrayError::Unavailable { .. },
-                ) => left_out.add("relative_unreadable"),
+                ) => left_out.add(LeftOutReason::RelativeUnreadable),
                 Err(error) => return Err(error),
             }
         }

@@ -7,6 +7,8 @@ use runtime::telemetry::{self, Unit};
 use serde::Serialize;
 use stix::LeftOut;
 
+use crate::error::FailureKind;
+
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -101,7 +103,7 @@ pub struct Answer {
     pub error: Option<String>,
     /// The stable name of the failure.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub error_kind: Option<&'static str>,
+    pub error_kind: Option<FailureKind>,
 }
 
 /// The metrics' namespace in CloudWatch.
@@ -140,7 +142,7 @@ impl Answer {
         #[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
         let count = |name, value: u64| (name, value as f64, Unit::Count);
         let succeeded = matches!(self.status, Status::Done | Status::Partial);
-        let kind = self.error_kind.unwrap_or_default();
+        let is = |kind| u64::from(self.error_kind == Some(kind));
         #[expect(clippy::cast_precision_loss, reason = "seconds and milliseconds far below 2^52")]
         let metrics = [
             count("RunsSucceeded", u64::from(succeeded)),
@@ -157,8 +159,8 @@ impl Answer {
             count("Rejected", self.rejected.values().sum()),
             count("VmrayCalls", self.calls.vmray),
             count("OpenctiCalls", self.calls.opencti),
-            count("VmrayUnauthorized", u64::from(kind == "VmrayUnauthorized")),
-            count("OpenctiUnauthorized", u64::from(kind == "OpenctiUnauthorized")),
+            count("VmrayUnauthorized", is(FailureKind::VmrayUnauthorized)),
+            count("OpenctiUnauthorized", is(FailureKind::OpenctiUnauthorized)),
             // What is not known is not told: a number that is none is left out.
             ("LagSeconds", self.lag_seconds.map_or(f64::NAN, |seconds| seconds as f64), Unit::Seconds),
             ("Duration", self.duration_ms as f64, Unit::Milliseconds),

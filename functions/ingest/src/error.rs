@@ -1,9 +1,11 @@
-//! Why a run failed. Every kind has a stable name, for alarms and for whoever reads them.
+//! Why a run failed. Every kind has a stable name, for alarms and for those who read them.
 
 use runtime::http::HttpSetupError;
 use runtime::secrets::SecretsError;
 use runtime::settings::SettingsError;
+use serde::Serialize;
 use store::StoreError;
+use strum::{IntoStaticStr, VariantArray};
 use vmray::client::VmrayError;
 
 use crate::cursor::CursorError;
@@ -63,24 +65,54 @@ impl From<DeliveryError> for RunError {
     }
 }
 
+/// The stable name of a failure, for alarms and for those who read them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, IntoStaticStr, VariantArray)]
+pub enum FailureKind {
+    InvalidEvent,
+    LeaseLost,
+    MarkingMissing,
+    HttpSetupError,
+    OpenctiError,
+    OpenctiUnauthorized,
+    OutOfTime,
+    SecretsError,
+    SettingsError,
+    StoreError,
+    SystemicFailure,
+    VmrayError,
+    VmrayUnauthorized,
+}
+
+impl FailureKind {
+    /// The name.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
+}
+
 impl RunError {
     /// The stable name of this kind.
     #[must_use]
-    pub fn kind(&self) -> &'static str {
+    pub fn kind(&self) -> FailureKind {
         match self {
-            Self::Event(_) => "InvalidEvent",
-            Self::Settings(_) => "SettingsError",
-            Self::Secrets(_) => "SecretsError",
-            Self::Http(_) => "HttpSetupError",
-            Self::Store(_) | Self::Cursor(CursorError::Store(_)) => "StoreError",
-            Self::Cursor(CursorError::Lost) => "LeaseLost",
-            Self::OutOfTime => "OutOfTime",
-            Self::Vmray(VmrayError::Unauthorized { .. } | VmrayError::Keys(_)) => "VmrayUnauthorized",
-            Self::Vmray(_) => "VmrayError",
-            Self::Opencti(OpenctiError::Unauthorized { .. } | OpenctiError::Keys(_)) => "OpenctiUnauthorized",
-            Self::Opencti(_) => "OpenctiError",
-            Self::MarkingMissing(_) => "MarkingMissing",
-            Self::Systemic(_) => "SystemicFailure",
+            Self::Event(_) => FailureKind::InvalidEvent,
+            Self::Settings(_) => FailureKind::SettingsError,
+            Self::Secrets(_) => FailureKind::SecretsError,
+            Self::Http(_) => FailureKind::HttpSetupError,
+            Self::Store(_) | Self::Cursor(CursorError::Store(_)) => FailureKind::StoreError,
+            Self::Cursor(CursorError::Lost) => FailureKind::LeaseLost,
+            Self::OutOfTime => FailureKind::OutOfTime,
+            Self::Vmray(VmrayError::Unauthorized { .. } | VmrayError::Keys(_)) => {
+                FailureKind::VmrayUnauthorized
+            }
+            Self::Vmray(_) => FailureKind::VmrayError,
+            Self::Opencti(OpenctiError::Unauthorized { .. } | OpenctiError::Keys(_)) => {
+                FailureKind::OpenctiUnauthorized
+            }
+            Self::Opencti(_) => FailureKind::OpenctiError,
+            Self::MarkingMissing(_) => FailureKind::MarkingMissing,
+            Self::Systemic(_) => FailureKind::SystemicFailure,
         }
     }
 }

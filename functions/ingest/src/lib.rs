@@ -19,6 +19,6 @@ pub mod run;
 pub mod settings;
 
 pub use answer::{Answer, Status};
-pub use error::RunError;
+pub use error::{FailureKind, RunError};
 pub use event::{Event, Manual};
 pub use run::{Ingest, LeaseKind, TimeLimit};

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use chrono::Utc;
 use ingest::settings::{Deployment, IngestSettings};
-use ingest::{Answer, Event, Ingest, LeaseKind, RunError, Status, TimeLimit};
+use ingest::{Answer, Event, FailureKind, Ingest, LeaseKind, RunError, Status, TimeLimit};
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
 use runtime::aws;
 use runtime::secrets::{Keys, Secrets};
@@ -59,7 +59,7 @@ async fn handle(ingest: &Result<Ingest, RunError>, event: LambdaEvent<Value>) ->
     // A failed run is a failed invocation: Lambda's error metric and the on-failure destination see it.
     match (&answer.status, answer.error_kind) {
         (Status::Failed, kind) => Err(Diagnostic {
-            error_type: kind.unwrap_or("RunFailed").to_owned(),
+            error_type: kind.map_or("RunFailed", FailureKind::as_str).to_owned(),
             error_message: serde_json::to_string(&answer).unwrap_or_default(),
         }),
         _ => Ok(answer),
@@ -67,8 +67,8 @@ async fn handle(ingest: &Result<Ingest, RunError>, event: LambdaEvent<Value>) ->
 }
 
 fn diagnostic(error: &RunError) -> Diagnostic {
-    tracing::error!(kind = error.kind(), %error, "cannot run");
-    Diagnostic { error_type: error.kind().to_owned(), error_message: error.to_string() }
+    tracing::error!(kind = error.kind().as_str(), %error, "cannot run");
+    Diagnostic { error_type: error.kind().as_str().to_owned(), error_message: error.to_string() }
 }
 
 /// Lambda says when the invocation ends in epoch milliseconds. Its emulation by `cargo lambda watch` says a constant that

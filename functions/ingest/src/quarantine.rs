@@ -5,12 +5,12 @@
 //! has deleted is forgotten [`GONE_FOR`] after that.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 use store::{Document, Expected, Key, Store, StoreError, to_body};
+use strum::{Display, IntoStaticStr, VariantArray};
 use vmray::model::{SampleId, Submission};
 
 use crate::cursor::partition;
@@ -37,8 +37,23 @@ const MOST_SUBMISSIONS: usize = 200;
 const PREFIX: &str = "quarantine#";
 
 /// Why a sample is not in `OpenCTI`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Display,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    IntoStaticStr,
+    VariantArray,
+)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum Reason {
     /// IOCs, VTIs or techniques are not put together yet.
     NotAggregated,
@@ -64,29 +79,13 @@ impl Reason {
     /// The word for answers, metrics and documents.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::NotAggregated => "not_aggregated",
-            Self::NotFound => "not_found",
-            Self::Forbidden => "forbidden",
-            Self::Malformed => "malformed",
-            Self::MappingError => "mapping_error",
-            Self::TooLarge => "too_large",
-            Self::TooSlow => "too_slow",
-            Self::ServerError => "server_error",
-            Self::PushRefused => "push_refused",
-        }
+        self.into()
     }
 
     /// Whether it says nothing about the server: the sample was deleted, or is not ready.
     #[must_use]
     pub fn is_the_samples_own(self) -> bool {
         matches!(self, Self::NotFound | Self::NotAggregated)
-    }
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
     }
 }
 

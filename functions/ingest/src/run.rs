@@ -20,7 +20,7 @@ use self::intake::Intake;
 use self::times::Times;
 use crate::answer::{Answer, Calls, Status};
 use crate::cursor::{Acquired, Cursor, CursorError, Lease, StoredCursor};
-use crate::error::RunError;
+use crate::error::{FailureKind, RunError};
 use crate::event::{Event, Manual};
 use crate::opencti::client::{OpenctiClient, OpenctiError, OpenctiPolicy};
 use crate::opencti::connector::{self, ConnectorInfo, Identity, Registration};
@@ -481,7 +481,7 @@ fn log_end(answer: &Answer) {
     let status = answer.status.as_str();
     let (samples, objects, bundles) = (answer.samples, answer.objects, answer.bundles);
     if let Some(error) = &answer.error {
-        tracing::error!(status, kind = answer.error_kind, %error, samples, "run failed");
+        tracing::error!(status, kind = answer.error_kind.map(FailureKind::as_str), %error, samples, "run failed");
         return;
     }
     info!(

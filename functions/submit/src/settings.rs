@@ -37,7 +37,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("UNWRAP_LINKS", BOOLEAN, Unset::Means("true"), "whether the target of a link that a mail gateway has wrapped is judged and sent instead of the link"),
     setting("OWN_DOMAINS", "list of hosts", Unset::Nothing, "hosts whose URLs are never sent, subdomains included; `own_domains` of the secret are added"),
     setting("DENY", "list of hosts, `*.suffix`, networks", Unset::Nothing, "whose URLs are never sent; `deny` of the secret is added"),
-    setting("VERDICT_REFRESH_MS", MILLISECONDS, Unset::Means("10000"), "how often VMRay is asked for the verdicts of a batch while somebody asks for it"),
+    setting("VERDICT_REFRESH_MS", MILLISECONDS, Unset::Means("10000"), "how often VMRay is asked for the verdicts of a batch while a caller asks for it"),
     setting("SUBMIT_TIMEOUT_MS", MILLISECONDS, Unset::Means("30000"), "longest time for submitting one URL"),
     setting("SUBMIT_RETRY_MS", MILLISECONDS, Unset::Means("5000"), "first pause before URLs that VMRay did not take are tried again; it doubles up to 15 minutes"),
     setting("LOOKUP_PAUSE_MS", MILLISECONDS, Unset::Means("10000"), "pause between two look-ups of a submission whose outcome is not known"),

@@ -25,7 +25,7 @@ pub fn moto_endpoint() -> String {
     std::env::var("TEST_MOTO_ENDPOINT").unwrap_or_else(|_| {
         panic!(
             "TEST_MOTO_ENDPOINT is not set: this test needs AWS on moto. \
-             Run tests/run, or tests/aws/with-emulators cargo test -p end_to_end"
+             Run tests/run, or tests/aws/with-emulators cargo test -p end_to_end --all-features"
         )
     })
 }

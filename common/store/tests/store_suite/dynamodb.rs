@@ -1,5 +1,6 @@
 //! DynamoDB: the suite on two emulators, and what only a network can do.
 
+use std::io::Write as _;
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
@@ -45,7 +46,9 @@ mod dynamodb_local {
 fn asked_for(variable: &str) -> Option<String> {
     let endpoint = std::env::var(variable).ok();
     if endpoint.is_none() {
-        eprintln!("left out: {variable} is not set (tests/aws/with-emulators sets it)");
+        // Around the capture of a passing test's output.
+        let _ =
+            writeln!(std::io::stderr(), "left out: {variable} is not set (tests/aws/with-emulators sets it)");
     }
     endpoint
 }

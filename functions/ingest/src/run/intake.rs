@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use chrono::{DateTime, Utc};
 use mapping::MappedSample;
+use stix::LeftOutReason;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -101,7 +102,7 @@ impl<'a, 'c, 's> Intake<'a, 'c, 's> {
         let (position, known) = (cursor.position, cursor.handled.near_end());
         let mut feed = Feed::new(&session.vmray, self.window, position.unwrap_or(self.window.from), known);
         while let Some(listed) = feed.next(LOOK_AHEAD, session.times.look_ahead_until()).await? {
-            self.answer.left_out.add_many("malformed_row", feed.take_malformed());
+            self.answer.left_out.add_many(LeftOutReason::MalformedRow, feed.take_malformed());
             self.unread_from = feed.unread_from();
             let works = self.begin(listed).await?;
             self.ingest_portion(&pipeline, works).await?;
@@ -147,7 +148,7 @@ impl<'a, 'c, 's> Intake<'a, 'c, 's> {
             self.answer.submissions += 1;
             let Some(sample_id) = row.sample_id else {
                 warn!(submission_id = row.id.0, "a submission without a sample: nothing to ingest");
-                self.answer.left_out.add("submission_without_sample");
+                self.answer.left_out.add(LeftOutReason::SubmissionWithoutSample);
                 self.settle(&[row]);
                 continue;
             };

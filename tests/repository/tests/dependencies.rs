@@ -1,10 +1,10 @@
-//! What is built in may be built in: licences, origins, and packages that are there twice.
+//! What is built in may be built in: licences, origins, packages that are there twice, one TLS and one HTTP stack.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a helper that fails fails its test")]
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    process::Command,
-};
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
+
+use repository::read;
 
 /// Licences that ask for no more than their text to be kept. A new one is a decision, not an accident.
 const ALLOWED: [&str; 7] = ["Apache-2.0", "MIT", "MIT-0", "BSD-3-Clause", "ISC", "Unicode-3.0", "Zlib"];
@@ -125,4 +125,39 @@ fn no_further_package_is_in_the_function_twice() {
     let twice: Vec<_> =
         versions.iter().filter(|(_, all)| all.len() > 1).map(|(name, _)| name.as_str()).collect();
     assert_eq!(twice, TWICE);
+}
+
+/// The versions of every package in Cargo.lock.
+fn locked() -> BTreeMap<String, Vec<String>> {
+    let lock = read("Cargo.lock");
+    let mut packages: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for package in lock.split("[[package]]").skip(1) {
+        let field = |name: &str| {
+            let line = package.lines().find_map(|line| line.strip_prefix(&format!("{name} = \"")));
+            line.and_then(|line| line.strip_suffix('"')).expect(name).to_owned()
+        };
+        packages.entry(field("name")).or_default().push(field("version"));
+    }
+    packages
+}
+
+#[test]
+fn there_is_one_tls_stack_and_one_http_stack() {
+    let locked = locked();
+    let versions = |name: &str| locked.get(name).cloned().unwrap_or_default();
+    assert_eq!(versions("rustls").len(), 1, "rustls: {:?}", versions("rustls"));
+    let hyper = versions("hyper");
+    assert!(hyper.len() == 1 && hyper[0].starts_with("1."), "hyper: {hyper:?}");
+    assert!(versions("reqwest").len() <= 1, "reqwest: {:?}", versions("reqwest"));
+    for name in ["native-tls", "openssl", "openssl-sys", "hyper-tls"] {
+        assert_eq!(versions(name), [""; 0], "{name} must not be built in");
+    }
+}
+
+#[test]
+fn the_first_random_number_does_not_wait_for_jitter() {
+    let config = read(".cargo/config.toml");
+    let env = config.split("[env]").nth(1).expect("the section [env]");
+    let set = env.lines().any(|line| line.replace(' ', "") == r#"AWS_LC_SYS_NO_JITTER_ENTROPY="1""#);
+    assert!(set, "AWS_LC_SYS_NO_JITTER_ENTROPY must be \"1\" in .cargo/config.toml");
 }

@@ -5,13 +5,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a helper that fails fails its test")]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::path::Path;
 
 use chrono::Utc;
 use ingest::settings::IngestSettings;
+use repository::{json, metrics_of, read};
 use runtime::settings::{Host, Setting, Unset};
 use serde_json::Value;
+use submit::api::http::Response;
 use submit::settings::SubmitSettings;
 
 /// Lambda's limit for names and values of variables together.
@@ -31,15 +31,6 @@ const FUNCTIONS: [(&str, Tables); 3] = [
 type Tables = [&'static [Setting]; 3];
 
 const ROLES: [&str; 4] = ["IngestRole", "SubmitApiRole", "SubmitWorkerRole", "ScheduleRole"];
-
-fn read(path: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path);
-    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
-
-fn json(path: &str) -> Value {
-    serde_json::from_str(&read(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
-}
 
 fn template() -> Value {
     json("infra/tests/template.snapshot.json")
@@ -163,35 +154,20 @@ fn the_code_takes_every_value_that_the_template_takes() {
 /// A metric: its namespace, its name, its one dimension's name and value.
 type Metric = (String, String, String, String);
 
-/// The metrics that the code writes, by the value of `Function`.
+/// The metrics that the code writes.
 fn written() -> BTreeSet<Metric> {
-    let names = |source: &str, head: &str| -> Vec<String> {
-        let body = source.split(head).nth(1).unwrap().split("\n}").next().unwrap();
-        let body = body.split("\n    }").next().unwrap();
-        let after = |open: &'static str| {
-            body.split(open)
-                .skip(1)
-                .map(|rest| rest.split('"').next().unwrap().to_owned())
-                .collect::<Vec<_>>()
-        };
-        [after("count(\""), after("        (\"")].concat()
-    };
-    let ingest = read("functions/ingest/src/answer.rs");
-    let submit = read("functions/submit/src/metrics.rs");
-    let mut metrics = BTreeSet::new();
-    for (source, head, function) in [
-        (&ingest, "pub fn metrics(", "ingest"),
-        (&submit, "pub fn of_work(", "submit-worker"),
-        (&submit, "pub fn of_response(", "submit-api"),
-    ] {
-        assert!(source.contains("pub const NAMESPACE: &str = \"VMRayBridge\";"));
-        assert!(source.contains(&format!("\"{function}\"")));
-        let names = names(source, head);
-        assert!(names.len() > 3, "{function}: {names:?}");
-        let metric = |name| ["VMRayBridge", name, "Function", function].map(str::to_owned).into();
-        metrics.extend(names.iter().map(|name| -> Metric { metric(name) }));
-    }
-    metrics
+    let now = Utc::now();
+    let run = ingest::Answer { lag_seconds: Some(0), ..ingest::Answer::new(String::new()) };
+    let lines = [
+        run.metrics(now),
+        submit::metrics::of_work(&submit::Work::default(), now),
+        submit::metrics::of_response(&Response::json(200, &()), Some(0), 0, now),
+    ];
+    let metrics = lines.iter().flat_map(|line| {
+        let (namespace, function, names) = metrics_of(line);
+        names.into_iter().map(move |name| (namespace.clone(), name, "Function".to_owned(), function.clone()))
+    });
+    metrics.collect()
 }
 
 /// Metrics of AWS that the template may look at, with the dimension that they have.
