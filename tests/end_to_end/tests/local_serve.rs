@@ -315,7 +315,7 @@ async fn answer_to_body(served: &Served, key: &str, body: &[u8]) -> String {
         }
     };
     let mut answer = [0; 12];
-    let (_, read) = tokio::join!(sending, reading.read_exact(&mut answer));
+    let ((), read) = tokio::join!(sending, reading.read_exact(&mut answer));
     read.unwrap();
     String::from_utf8(answer.to_vec()).unwrap()
 }

@@ -43,7 +43,7 @@ impl Site {
         site
     }
 
-    async fn through(mut self, proxy: &Proxy) -> Self {
+    fn through(mut self, proxy: &Proxy) -> Self {
         self.world.set("HTTPS_PROXY", &proxy.url());
         self
     }
@@ -106,7 +106,7 @@ async fn verification_that_is_switched_off_takes_any_certificate_and_says_so() {
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_go_through_the_proxy_and_tls_goes_to_the_server() {
     let proxy = Proxy::start().await;
-    let site = Site::with_ca_known().await.through(&proxy).await;
+    let site = Site::with_ca_known().await.through(&proxy);
     site.ingest_all().await;
     for server in [&site.vmray, &site.opencti] {
         assert!(proxy.tunnels().contains(&server.authority()), "{:?}", proxy.tunnels());
@@ -119,7 +119,7 @@ async fn requests_go_through_the_proxy_and_tls_goes_to_the_server() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_of_no_proxy_is_reached_without_it() {
     let proxy = Proxy::start().await;
-    let mut site = Site::with_ca_known().await.through(&proxy).await;
+    let mut site = Site::with_ca_known().await.through(&proxy);
     site.world.set("NO_PROXY", "127.0.0.1");
     site.ingest_all().await;
     site.submit_one().await;
@@ -129,7 +129,7 @@ async fn a_host_of_no_proxy_is_reached_without_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_proxy_that_is_disabled_is_passed_over() {
     let proxy = Proxy::start().await;
-    let mut site = Site::with_ca_known().await.through(&proxy).await;
+    let mut site = Site::with_ca_known().await.through(&proxy);
     site.world.set("DISABLE_PROXY", "true");
     site.ingest_all().await;
     site.submit_one().await;

@@ -13,7 +13,6 @@ use super::duration::parse_duration;
 /// A value, or what is expected instead.
 pub type Parsed<T> = Result<T, String>;
 
-#[expect(clippy::unnecessary_wraps, reason = "has the shape of every parser")]
 pub fn text(text: &str) -> Parsed<String> {
     Ok(text.to_owned())
 }
@@ -104,6 +103,7 @@ pub fn server(text: &str, endpoint: &str) -> Parsed<Url> {
 }
 
 /// Whether the address is this very machine.
+#[must_use]
 pub fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => name == "localhost",
@@ -114,6 +114,7 @@ pub fn is_loopback(url: &Url) -> bool {
 }
 
 /// The beginning of a wrong value: enough to recognise it, too short for a key pasted into the wrong place.
+#[must_use]
 pub fn shown(text: &str) -> String {
     text.chars().take(16).collect()
 }

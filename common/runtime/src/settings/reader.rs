@@ -43,7 +43,6 @@ impl<'a> Reader<'a> {
     }
 
     /// A setting that may be left unset; the outer `None`: a problem was noted.
-    #[expect(clippy::option_option, reason = "the outer level is this reader's, the inner the setting's")]
     pub fn optional<T>(
         &mut self,
         name: &'static str,
