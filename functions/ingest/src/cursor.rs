@@ -343,7 +343,9 @@ mod tests {
         stored.cursor.start_at(at(0));
         stored.cursor.forget_before = Some(at(0));
         for bundle in rows.chunks(5_000) {
-            bundle.iter().for_each(|row| stored.cursor.handled.insert(*row));
+            for row in bundle {
+                stored.cursor.handled.insert(*row);
+            }
             stored.save().await.unwrap();
         }
         let group = store.query_prefix("ingest#c", "", 1_000, None).await.unwrap().documents;
@@ -390,7 +392,9 @@ mod tests {
         let store = SqliteStore::in_memory().unwrap();
         let mut stored = StoredCursor::load(&store, "c").await.unwrap();
         let saved: Vec<Row> = (0..3_500).map(|n| row(n * 2, n.cast_unsigned())).collect();
-        saved.iter().for_each(|row| stored.cursor.handled.insert(*row));
+        for row in &saved {
+            stored.cursor.handled.insert(*row);
+        }
         stored.cursor.forget_before = Some(at(0));
         stored.save().await.unwrap();
 
@@ -399,13 +403,17 @@ mod tests {
         let mut listed = [saved.clone(), more.clone()].concat();
         listed.sort_unstable();
         assert_eq!(new_rows(&mut dying, &listed).await.0.len(), more.len());
-        more.iter().for_each(|row| dying.cursor.handled.insert(*row));
+        for row in &more {
+            dying.cursor.handled.insert(*row);
+        }
         dying.write_segments().await.unwrap();
 
         let mut next = StoredCursor::load(&store, "c").await.unwrap();
         let (new, _) = new_rows(&mut next, &listed).await;
         assert!(new.iter().all(|row| more.contains(row)), "what was saved is still handled");
-        new.iter().for_each(|row| next.cursor.handled.insert(*row));
+        for row in &new {
+            next.cursor.handled.insert(*row);
+        }
         next.save().await.unwrap();
         let mut last = StoredCursor::load(&store, "c").await.unwrap();
         assert_eq!(new_rows(&mut last, &listed).await.0, []);

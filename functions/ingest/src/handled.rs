@@ -109,7 +109,9 @@ struct Tally {
 impl Tally {
     fn of(rows: &[Row]) -> Self {
         let mut tally = Self::default();
-        rows.iter().for_each(|row| tally.add(*row));
+        for row in rows {
+            tally.add(*row);
+        }
         tally
     }
 
@@ -119,7 +121,7 @@ impl Tally {
     }
 }
 
-/// The last step of the generator SplitMix64: every bit of the result depends on every bit of `n`.
+/// The last step of the generator `SplitMix64`: every bit of the result depends on every bit of `n`.
 fn mixed(n: u64) -> u64 {
     let n = (n ^ (n >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     let n = (n ^ (n >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
@@ -409,7 +411,7 @@ impl Handled {
         let used = |number: &u32| {
             self.listed.contains(number) || self.segments.iter().any(|segment| segment.number == *number)
         };
-        let number = (0..).find(|number| !used(number)).unwrap_or(u32::MAX);
+        let number = (0..u32::MAX).find(|number| !used(number)).unwrap_or(u32::MAX);
         let tally = Tally::of(&rows);
         let content = Content::Known { rows, version: None, changed: true };
         self.segments.insert(place, Segment { number, from, tally, content });
@@ -455,7 +457,9 @@ mod tests {
     fn thirty_thousand_rows_of_one_second_are_remembered() {
         let mut handled = Handled::default();
         let rows: Vec<Row> = (0..30_000).map(|id| Row(1_760_000_000, 9_000_000_000_000_000 + id)).collect();
-        rows.iter().for_each(|row| handled.insert(*row));
+        for row in &rows {
+            handled.insert(*row);
+        }
         assert_eq!(handled.len(), 30_000);
         let next = stored(&mut handled, &mut std::collections::BTreeMap::new());
         assert_eq!(next.unknown(&rows), [0; 0]);

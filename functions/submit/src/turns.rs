@@ -81,11 +81,11 @@ impl Places {
                     state.free -= 1;
                     return Place(Some(Arc::clone(self)));
                 }
-                let (giver, given) = oneshot::channel();
-                state.waiting.push(caller, giver);
+                let (sender, given) = oneshot::channel();
+                state.waiting.push(caller, sender);
                 given
             };
-            // The giver is kept until it gives.
+            // The sender is kept until it gives.
             if let Ok(place) = given.await {
                 return place;
             }

@@ -131,6 +131,7 @@ pub(super) fn date<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<
 
 /// Reads `2026-01-02T03:04:05`, with or without a fraction, a zone, or a space for the `T`; also a plain
 /// date. Without a zone the time is UTC.
+#[must_use]
 pub fn parse_date(text: &str) -> Option<DateTime<Utc>> {
     let text = text.trim();
     if let Ok(date) = DateTime::parse_from_rfc3339(text) {

@@ -382,7 +382,9 @@ impl<'a, 'c, 's> Intake<'a, 'c, 's> {
                 });
                 let most = self.ingest.settings.run.quarantine_max_attempts;
                 let entries = self.quarantine.record(failures.collect(), most, Utc::now()).await?;
-                entries.iter().for_each(|entry| log_quarantined(entry));
+                for entry in &entries {
+                    log_quarantined(entry);
+                }
             }
             self.save().await?;
             if Instant::now() >= self.start_until {

@@ -338,7 +338,7 @@ mod tests {
         assert_eq!(step(&missing, &going_on(), 20), Step::Find(0));
         let mut lost = missing;
         lost.runs[0].lost = 2;
-        assert_eq!(step(&lost, &going_on(), 20), Step::Leave(Left::After(Duration::from_secs(60))));
+        assert_eq!(step(&lost, &going_on(), 20), Step::Leave(Left::After(Duration::from_mins(1))));
 
         let mut run = entry("b", State::Claimed { until: at(0) }).runs.remove(0);
         assert_eq!(looked_up(&mut run, None, PATIENCE, at(1)), LookedUp::Missing);
@@ -355,7 +355,7 @@ mod tests {
             reason: String::new(),
             retry_after: retry_after.map(Duration::from_secs),
         };
-        let later = Next::Leave(Left::After(Duration::from_secs(300)));
+        let later = Next::Leave(Left::After(Duration::from_mins(5)));
         let back = Next::Leave(Left::WhenVmrayIsBack);
         for (error, next, sign) in [
             (not_sent(Some(2)), Next::Decide, Sign::Unknown),

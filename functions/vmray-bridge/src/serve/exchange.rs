@@ -81,9 +81,8 @@ impl Bodies {
         let most = body.size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
         let most = most.unwrap_or(MOST_BODY_BYTES).min(MOST_BODY_BYTES);
         let reserve = Arc::clone(&self.0).acquire_many_owned(u32::try_from(most).unwrap_or(u32::MAX));
-        let mut memory = match timeout_at(until, reserve).await {
-            Ok(Ok(memory)) => memory,
-            Ok(Err(_)) | Err(_) => return Err(Problem::unavailable()),
+        let Ok(Ok(mut memory)) = timeout_at(until, reserve).await else {
+            return Err(Problem::unavailable());
         };
         let too_slow = || Problem::new(Kind::RequestTimeout, "the body did not arrive within 30 s");
         let body = timeout_at(until, collect(body)).await.map_err(|_| too_slow())??;
