@@ -5,7 +5,7 @@
 //! run lists again what is handled, the rows of a segment add up to its digest, and it need not be read. Only a segment
 //! in whose range something else is listed is read, and only segments that have changed are written.
 //!
-//! There are at most [`MOST_SEGMENTS`]. When one more is needed the oldest is forgotten, and the *floor* rises to where
+//! There are at most `MOST_SEGMENTS`. When one more is needed the oldest is forgotten, and the *floor* rises to where
 //! the next one begins: what lies below the floor counts as handled, so that nothing is delivered twice.
 
 use std::collections::BTreeSet;

@@ -2,7 +2,7 @@
 //!
 //! One document a sample. `waiting`: VMRay has not put its results together yet. `failed`: anything else. After
 //! `QUARANTINE_MAX_ATTEMPTS` a sample is given up loudly and kept until an operator retries or drops it. One that VMRay
-//! has deleted is forgotten [`GONE_FOR`] after that.
+//! has deleted is forgotten `GONE_FOR` after that.
 
 use std::collections::BTreeMap;
 

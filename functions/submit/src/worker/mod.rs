@@ -1,6 +1,6 @@
 //! The worker: takes a message, and sends what it is about to VMRay.
 //!
-//! For each URL of a chunk: see what comes next ([`decide`]), do it, write down what came of it. A claim is a conditional write, so
+//! For each URL of a chunk: see what comes next (`decide`), do it, write down what came of it. A claim is a conditional write, so
 //! that of many workers one sends; it is longer than a POST can take, so that no other worker takes over while one is under
 //! way. Whatever ends without a recorded answer is looked for in VMRay before it is sent again.
 

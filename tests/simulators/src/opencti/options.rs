@@ -9,7 +9,7 @@ use super::ids;
 pub enum Workers {
     /// Before the push is answered.
     Immediate,
-    /// When [`Platform::run_workers`] is called; until then they are in the queue, and a reset purges them.
+    /// When `Platform::run_workers` is called; until then they are in the queue, and a reset purges them.
     Held,
 }
 
