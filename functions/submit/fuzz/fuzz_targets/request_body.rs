@@ -3,8 +3,11 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use submit::api::{
-    body::{Limits, parse},
+use submit::{
+    api::{
+        body::{Limits, parse},
+        options,
+    },
     options::Options,
 };
 
@@ -17,7 +20,7 @@ fuzz_target!(|bytes: &[u8]| {
         if let Ok(body) = parse(content_type, bytes, LIMITS) {
             assert!((1..=LIMITS.max_urls).contains(&body.inputs.len()));
             // Whether the options are right is another question.
-            let _ = Options::read(&body.options, &Options::default(), false);
+            let _ = options::read(&body.options, &Options::default(), false);
         }
     }
 });
