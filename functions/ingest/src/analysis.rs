@@ -18,9 +18,17 @@ const MOST_RELATIVES: usize = 20;
 /// Samples kept for relations: they are mostly analysed within minutes of each other.
 const MOST_CACHED: usize = 1000;
 
+/// A sample to be ingested.
+#[derive(Clone, Debug)]
+pub struct SubmittedSample {
+    pub id: SampleId,
+    /// Its submissions that are not clean.
+    pub submissions: Vec<Submission>,
+}
+
 /// What is known of a sample.
 #[derive(Debug)]
-pub enum Reading {
+pub(crate) enum Reading {
     /// Everything.
     Facts(Box<SampleFacts>, LeftOut),
     /// Its verdict is not one that is asked for.
@@ -31,7 +39,7 @@ pub enum Reading {
 
 /// What samples say about VMRay.
 #[derive(Debug)]
-pub enum Testimony {
+pub(crate) enum Testimony {
     /// It gives this one whole.
     Given(SampleId),
     /// It does not even give this one, and why.
@@ -52,22 +60,22 @@ impl Testimony {
 
 /// Reads samples for one run.
 #[derive(Debug)]
-pub struct Reader<'a> {
+pub(crate) struct SampleReader<'a> {
     vmray: &'a VmrayClient,
     verdicts: &'a VerdictSet,
-    cache: Mutex<Cache>,
+    cache: Mutex<SampleCache>,
 }
 
-type Slot = Arc<OnceCell<Arc<Sample>>>;
+type CacheSlot = Arc<OnceCell<Arc<Sample>>>;
 
 #[derive(Debug, Default)]
-struct Cache {
-    slots: HashMap<SampleId, Slot>,
+struct SampleCache {
+    slots: HashMap<SampleId, CacheSlot>,
     order: VecDeque<SampleId>,
 }
 
-impl Cache {
-    fn slot(&mut self, id: SampleId) -> Slot {
+impl SampleCache {
+    fn slot(&mut self, id: SampleId) -> CacheSlot {
         if let Some(slot) = self.slots.get(&id) {
             return Arc::clone(slot);
         }
@@ -81,15 +89,19 @@ impl Cache {
     }
 }
 
-impl<'a> Reader<'a> {
+impl<'a> SampleReader<'a> {
     /// Reads samples whose verdict is one of `verdicts`.
     #[must_use]
-    pub fn new(vmray: &'a VmrayClient, verdicts: &'a VerdictSet) -> Self {
+    pub(crate) fn new(vmray: &'a VmrayClient, verdicts: &'a VerdictSet) -> Self {
         Self { vmray, verdicts, cache: Mutex::default() }
     }
 
     /// Everything about one sample, for these submissions of it.
-    pub async fn read(&self, id: SampleId, submissions: Vec<Submission>) -> Result<Reading, VmrayError> {
+    pub(crate) async fn read(
+        &self,
+        id: SampleId,
+        submissions: Vec<Submission>,
+    ) -> Result<Reading, VmrayError> {
         let sample = self.sample(id).await?;
         let is_wanted =
             |verdict: Option<Verdict>| verdict.is_some_and(|verdict| self.verdicts.contains(&verdict));
@@ -129,7 +141,11 @@ impl<'a> Reader<'a> {
 
     /// Whether VMRay gives all of any of these samples, of which the first is asked for first. An error is about none of
     /// them.
-    pub async fn testimony(&self, candidates: &[SampleId], each: Duration) -> Result<Testimony, VmrayError> {
+    pub(crate) async fn testimony(
+        &self,
+        candidates: &[SampleId],
+        each: Duration,
+    ) -> Result<Testimony, VmrayError> {
         let Some((first, others)) = candidates.split_first() else { return Ok(Testimony::Silent) };
         let mut testimony = self.testimony_of(*first, each).await?;
         if !matches!(testimony, Testimony::Given(_)) {

@@ -12,7 +12,7 @@ use crate::error::FailureKind;
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Status {
+pub enum RunStatus {
     /// Everything new is handled.
     Done,
     /// The time was over; the next run goes on.
@@ -27,7 +27,7 @@ pub enum Status {
     Heartbeat,
 }
 
-impl Status {
+impl RunStatus {
     /// The word in the answer.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -53,7 +53,7 @@ pub struct AskedWindow {
 
 /// Requests sent, repeats included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Calls {
+pub struct CallCounts {
     /// To VMRay.
     pub vmray: u64,
     /// To `OpenCTI`.
@@ -62,9 +62,9 @@ pub struct Calls {
 
 /// What a run did.
 #[derive(Clone, Debug, Serialize)]
-pub struct Answer {
+pub struct RunAnswer {
     /// How it ended.
-    pub status: Status,
+    pub status: RunStatus,
     /// In every log line of the run.
     pub run_id: String,
     /// What was asked of VMRay.
@@ -92,7 +92,7 @@ pub struct Answer {
     /// Seconds since everything in VMRay was last known to be handled; `None` when the cursor could not be read.
     pub lag_seconds: Option<i64>,
     /// Requests.
-    pub calls: Calls,
+    pub calls: CallCounts,
     /// Milliseconds from start to answer.
     pub duration_ms: u64,
     /// Whether nothing was pushed or stored.
@@ -109,12 +109,12 @@ pub struct Answer {
 /// The metrics' namespace in CloudWatch.
 pub const NAMESPACE: &str = "VMRayBridge";
 
-impl Answer {
+impl RunAnswer {
     /// An answer of a run that has done nothing yet.
     #[must_use]
     pub fn new(run_id: String) -> Self {
         Self {
-            status: Status::Done,
+            status: RunStatus::Done,
             run_id,
             window: None,
             submissions: 0,
@@ -128,7 +128,7 @@ impl Answer {
             rejected: BTreeMap::new(),
             position: None,
             lag_seconds: None,
-            calls: Calls::default(),
+            calls: CallCounts::default(),
             duration_ms: 0,
             dry_run: false,
             error: None,
@@ -141,13 +141,13 @@ impl Answer {
     pub fn metrics(&self, now: DateTime<Utc>) -> String {
         #[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
         let count = |name, value: u64| (name, value as f64, Unit::Count);
-        let succeeded = matches!(self.status, Status::Done | Status::Partial);
+        let succeeded = matches!(self.status, RunStatus::Done | RunStatus::Partial);
         let is = |kind| u64::from(self.error_kind == Some(kind));
         #[expect(clippy::cast_precision_loss, reason = "seconds and milliseconds far below 2^52")]
         let metrics = [
             count("RunsSucceeded", u64::from(succeeded)),
-            count("RunsFailed", u64::from(self.status == Status::Failed)),
-            count("RunsBuffering", u64::from(self.status == Status::Buffering)),
+            count("RunsFailed", u64::from(self.status == RunStatus::Failed)),
+            count("RunsBuffering", u64::from(self.status == RunStatus::Buffering)),
             count("Submissions", self.submissions),
             count("Samples", self.samples),
             count("Skipped", self.skipped),

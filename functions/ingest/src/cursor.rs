@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use store::{Document, Expected, Key, Store, StoreError, to_body};
 use vmray::model::SampleId;
 
-use crate::handled::{Handled, Rows, StoredSegment};
+use crate::handled::{Handled, RowList, StoredSegment};
 
 /// Samples that were read whole, to be read again when others fail.
 const MOST_WITNESSES: usize = 5;
@@ -43,7 +43,7 @@ pub struct Cursor {
     pub handled: Handled,
     /// What version 0.1.0 remembered of them.
     #[serde(default, rename = "done", skip_serializing)]
-    handled_before: Rows,
+    handled_before: RowList,
     /// `OpenCTI`'s `connector_state_timestamp` as last seen: another one means that an operator pressed *reset*.
     #[serde(default)]
     pub state_timestamp: Option<String>,
@@ -146,7 +146,7 @@ pub fn partition(connector_id: &str) -> String {
 /// A segment of what is handled, as it is stored.
 #[derive(Serialize, Deserialize)]
 struct StoredRows {
-    rows: Rows,
+    rows: RowList,
 }
 
 /// The cursor document as this run read or wrote it last.
@@ -154,20 +154,20 @@ pub struct StoredCursor<'a> {
     store: &'a dyn Store,
     key: Key,
     version: Option<u64>,
-    saved: Saved,
+    saved: Checkpoint,
     /// Its content, with changes that are not saved yet.
     pub cursor: Cursor,
 }
 
 /// What is known to be stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Saved {
+struct Checkpoint {
     position: Option<DateTime<Utc>>,
     go_on_from: Option<DateTime<Utc>>,
     forget_before: Option<DateTime<Utc>>,
 }
 
-impl Saved {
+impl Checkpoint {
     fn of(cursor: &Cursor) -> Self {
         Self { position: cursor.position, go_on_from: cursor.go_on_from, forget_before: cursor.forget_before }
     }
@@ -180,7 +180,7 @@ impl<'a> StoredCursor<'a> {
         let document = store.get(&key).await?;
         let cursor = document.as_ref().map(Cursor::read).transpose()?.unwrap_or_default();
         let version = document.map(|found| found.version);
-        Ok(Self { store, key, version, saved: Saved::of(&cursor), cursor })
+        Ok(Self { store, key, version, saved: Checkpoint::of(&cursor), cursor })
     }
 
     /// The position that is known to be stored.
@@ -192,7 +192,7 @@ impl<'a> StoredCursor<'a> {
     /// Whether how far the run has come is stored.
     #[must_use]
     pub fn is_saved(&self) -> bool {
-        self.saved == Saved::of(&self.cursor) && !self.cursor.handled.has_unsaved()
+        self.saved == Checkpoint::of(&self.cursor) && !self.cursor.handled.has_unsaved()
     }
 
     /// Writes what has changed, if no other writer has come in between.
@@ -211,7 +211,7 @@ impl<'a> StoredCursor<'a> {
         let body = to_body(&self.key, &self.cursor)?;
         self.version = Some(self.store.put(&self.key, body, None, expected).await?);
         self.cursor.handled.list_saved();
-        self.saved = Saved::of(&self.cursor);
+        self.saved = Checkpoint::of(&self.cursor);
         Ok(())
     }
 
@@ -266,7 +266,7 @@ impl<'a> StoredCursor<'a> {
         let segments = numbers.iter().zip(keys).map(|(number, key)| {
             let Some(document) = documents.next_if(|document| document.key == key) else {
                 tracing::warn!(%key, "a list of handled submissions is gone: they come again, with the same ids");
-                return Ok(StoredSegment { number: *number, version: None, rows: Rows::default() });
+                return Ok(StoredSegment { number: *number, version: None, rows: RowList::default() });
             };
             let StoredRows { rows } = document.read()?;
             Ok(StoredSegment { number: *number, version: Some(document.version), rows })
@@ -291,7 +291,7 @@ impl<'a> StoredCursor<'a> {
                 Err(StoreError::Conflict { key, current: Some(current) }) if key == self.key => {
                     self.cursor = Cursor::read(&current)?;
                     self.version = Some(current.version);
-                    self.saved = Saved::of(&self.cursor);
+                    self.saved = Checkpoint::of(&self.cursor);
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -423,7 +423,7 @@ mod tests {
     async fn the_state_of_version_0_1_0_goes_on() {
         let store = SqliteStore::in_memory().unwrap();
         let rows: Vec<Row> = (0..20_000).map(|n| row(n / 20, 91_000_000 + n.cast_unsigned() * 7)).collect();
-        let done = String::from(Rows::from(rows.clone()));
+        let done = String::from(RowList::from(rows.clone()));
         let old = json!({"position": at(1000), "start": at(-5000), "done": done, "last_good": 7, "suspects": [1, 2]});
         store.put(&Key::new("ingest#c", "cursor"), old, None, Expected::New).await.unwrap();
         let mut stored = StoredCursor::load(&store, "c").await.unwrap();

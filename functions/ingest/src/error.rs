@@ -9,15 +9,15 @@ use strum::{IntoStaticStr, VariantArray};
 use vmray::client::VmrayError;
 
 use crate::cursor::CursorError;
+use crate::delivery::DeliveryError;
 use crate::event::InvalidEvent;
 use crate::opencti::client::OpenctiError;
-use crate::opencti::delivery::DeliveryError;
 use crate::proof::Systemic;
 
 /// What stops a run, and is not one sample's fault.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The event is not one of ours.
+    /// The event is none that ingest knows.
     #[error(transparent)]
     Event(#[from] InvalidEvent),
     /// Settings are wrong; all of them are named.
@@ -32,7 +32,7 @@ pub enum RunError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// Somebody else runs, or the store failed.
+    /// Another run holds the cursor, or the store failed.
     #[error(transparent)]
     Cursor(#[from] CursorError),
     /// DynamoDB or Secrets Manager had not answered when the invocation had to end.

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 /// One invocation's order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum IngestEvent {
     /// Everything new, the cursor moves.
     Scheduled,
     /// A window, or everything new without any effect; the cursor stays.
@@ -32,7 +32,7 @@ pub struct Manual {
 )]
 pub struct InvalidEvent(String);
 
-impl Event {
+impl IngestEvent {
     /// Reads an event. A member that is not known is refused: a misspelt `dry_run` must not become a real run.
     pub fn parse(event: &Value) -> Result<Self, InvalidEvent> {
         let members = match event {
@@ -117,17 +117,18 @@ mod tests {
             json!({"source": "aws.scheduler", "detail": "{}"}),
             json!({"dry_run": false}),
         ] {
-            assert_eq!(Event::parse(&scheduled), Ok(Event::Scheduled), "{scheduled}");
+            assert_eq!(IngestEvent::parse(&scheduled), Ok(IngestEvent::Scheduled), "{scheduled}");
         }
-        assert_eq!(Event::parse(&json!({"heartbeat": true})), Ok(Event::Heartbeat));
-        let manual =
-            Event::parse(&json!({"from": "2026-01-31", "to": "2026-02-01T00:00:00+02:00", "dry_run": true}));
+        assert_eq!(IngestEvent::parse(&json!({"heartbeat": true})), Ok(IngestEvent::Heartbeat));
+        let manual = IngestEvent::parse(
+            &json!({"from": "2026-01-31", "to": "2026-02-01T00:00:00+02:00", "dry_run": true}),
+        );
         let expected = Manual {
             from: parse_time("2026-01-31T00:00:00Z"),
             to: parse_time("2026-01-31T22:00:00"),
             dry_run: true,
         };
-        assert_eq!(manual, Ok(Event::Manual(expected)));
+        assert_eq!(manual, Ok(IngestEvent::Manual(expected)));
     }
 
     #[test]
@@ -142,7 +143,7 @@ mod tests {
             json!([1]),
             json!("run"),
         ] {
-            assert!(Event::parse(&wrong).is_err(), "{wrong}");
+            assert!(IngestEvent::parse(&wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -21,7 +21,7 @@ use crate::handled::Row;
 
 /// The submissions of one window, in portions.
 #[derive(Debug)]
-pub struct Feed<'a> {
+pub(crate) struct Feed<'a> {
     vmray: &'a VmrayClient,
     position: DateTime<Utc>,
     /// A row near the end of what is known.
@@ -42,24 +42,35 @@ struct Unread {
 impl<'a> Feed<'a> {
     /// Lists `window`; up to `position` the rows are expected to be known, and in its second up to `known`.
     #[must_use]
-    pub fn new(vmray: &'a VmrayClient, window: Window, position: DateTime<Utc>, known: Option<Row>) -> Self {
+    pub(crate) fn new(
+        vmray: &'a VmrayClient,
+        window: Window,
+        position: DateTime<Utc>,
+        known: Option<Row>,
+    ) -> Self {
         Self { vmray, position, known, unread: vec![Unread { window, from: None }], malformed: 0 }
     }
 
+    /// Up to where the rows are expected to be known.
+    #[must_use]
+    pub(crate) fn position(&self) -> DateTime<Utc> {
+        self.position
+    }
+
     /// Rows since the last call that were no submissions.
-    pub fn take_malformed(&mut self) -> u32 {
+    pub(crate) fn take_malformed(&mut self) -> u32 {
         std::mem::take(&mut self.malformed)
     }
 
     /// The oldest finish time that was not listed yet.
     #[must_use]
-    pub fn unread_from(&self) -> Option<DateTime<Utc>> {
+    pub(crate) fn unread_from(&self) -> Option<DateTime<Utc>> {
         self.unread.iter().map(|unread| unread.window.from).min()
     }
 
     /// The next submissions by (finish time, number), each once: at least one list's worth, and more until there are
     /// `enough` or it is `late`. `None` when the window is read to its end.
-    pub async fn next(
+    pub(crate) async fn next(
         &mut self,
         enough: usize,
         late: Instant,

@@ -49,9 +49,9 @@ impl Row {
 /// Rows in ascending order as one line of text: `seconds:number`, each as the difference to the one before.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
-pub struct Rows(Vec<Row>);
+pub struct RowList(Vec<Row>);
 
-impl From<Vec<Row>> for Rows {
+impl From<Vec<Row>> for RowList {
     fn from(mut rows: Vec<Row>) -> Self {
         rows.sort_unstable();
         rows.dedup();
@@ -62,10 +62,10 @@ impl From<Vec<Row>> for Rows {
 /// The text is no list of rows.
 #[derive(Debug, thiserror::Error)]
 #[error("not a list of submissions: {0:?}")]
-pub struct NotRows(String);
+pub struct NotARowList(String);
 
-impl From<Rows> for String {
-    fn from(rows: Rows) -> Self {
+impl From<RowList> for String {
+    fn from(rows: RowList) -> Self {
         let mut text = Self::with_capacity(rows.0.len() * 8);
         let (mut second, mut id) = (0, 0);
         for row in rows.0 {
@@ -80,10 +80,10 @@ impl From<Rows> for String {
     }
 }
 
-impl TryFrom<String> for Rows {
-    type Error = NotRows;
+impl TryFrom<String> for RowList {
+    type Error = NotARowList;
 
-    fn try_from(text: String) -> Result<Self, NotRows> {
+    fn try_from(text: String) -> Result<Self, NotARowList> {
         let mut rows = Vec::new();
         let (mut second, mut id) = (0_i64, 0_u64);
         for step in text.split_whitespace() {
@@ -92,7 +92,7 @@ impl TryFrom<String> for Rows {
                 let id = i128::from(id).checked_add(ids.parse().ok()?)?;
                 Some((second, u64::try_from(id).ok()?))
             });
-            (second, id) = next.ok_or_else(|| NotRows(step.to_owned()))?;
+            (second, id) = next.ok_or_else(|| NotARowList(step.to_owned()))?;
             rows.push(Row(second, id));
         }
         Ok(rows.into())
@@ -130,15 +130,15 @@ fn mixed(n: u64) -> u64 {
 
 /// Rows from one row on, up to where the next segment begins. The first one also holds what lies before it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Segment {
+struct HandledSegment {
     number: u32,
     from: Row,
     tally: Tally,
-    content: Content,
+    content: SegmentRows,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Content {
+enum SegmentRows {
     /// In its document, which was not read.
     Stored,
     Known {
@@ -149,9 +149,9 @@ enum Content {
     },
 }
 
-impl Segment {
+impl HandledSegment {
     fn is_known(&self) -> bool {
-        self.content != Content::Stored
+        self.content != SegmentRows::Stored
     }
 }
 
@@ -163,17 +163,17 @@ pub struct StoredSegment {
     /// What is there now; `None`: nothing, or what a forgotten segment has left.
     pub version: Option<u64>,
     /// Its rows.
-    pub rows: Rows,
+    pub rows: RowList,
 }
 
 /// The submissions that are handled.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(into = "Listing", from = "Listing")]
+#[serde(into = "HandledList", from = "HandledList")]
 pub struct Handled {
     /// What lies below counts as handled.
     floor: Option<Row>,
     /// By where they begin.
-    segments: Vec<Segment>,
+    segments: Vec<HandledSegment>,
     /// Numbers that the stored list names. Their documents are not given to another segment before that list is
     /// replaced, so that a run that dies in between loses nothing.
     listed: BTreeSet<u32>,
@@ -181,7 +181,7 @@ pub struct Handled {
 
 /// What the cursor document holds.
 #[derive(Serialize, Deserialize)]
-struct Listing {
+struct HandledList {
     #[serde(default)]
     floor: Option<Row>,
     /// Of each segment but the last its number, its first row, its count and its digest.
@@ -189,17 +189,17 @@ struct Listing {
     segments: Vec<(u32, Row, u32, u64)>,
     /// The last segment.
     #[serde(default)]
-    newest: Rows,
+    newest: RowList,
 }
 
-impl From<Handled> for Listing {
+impl From<Handled> for HandledList {
     fn from(mut handled: Handled) -> Self {
         let newest = match handled.segments.pop_if(|segment| segment.is_known()).map(|newest| newest.content)
         {
-            Some(Content::Known { rows, .. }) => Rows(rows),
-            _ => Rows::default(),
+            Some(SegmentRows::Known { rows, .. }) => RowList(rows),
+            _ => RowList::default(),
         };
-        let entry = |segment: Segment| {
+        let entry = |segment: HandledSegment| {
             let Tally { count, digest } = segment.tally;
             (segment.number, segment.from, count, digest)
         };
@@ -207,15 +207,15 @@ impl From<Handled> for Listing {
     }
 }
 
-impl From<Listing> for Handled {
-    fn from(listing: Listing) -> Self {
-        let segment = |(number, from, count, digest)| Segment {
+impl From<HandledList> for Handled {
+    fn from(listing: HandledList) -> Self {
+        let segment = |(number, from, count, digest)| HandledSegment {
             number,
             from,
             tally: Tally { count, digest },
-            content: Content::Stored,
+            content: SegmentRows::Stored,
         };
-        let mut segments: Vec<Segment> = listing.segments.into_iter().map(segment).collect();
+        let mut segments: Vec<HandledSegment> = listing.segments.into_iter().map(segment).collect();
         segments.sort_by_key(|segment| segment.from);
         let listed = segments.iter().map(|segment| segment.number).collect();
         let mut handled = Self { floor: listing.floor, segments, listed };
@@ -225,8 +225,8 @@ impl From<Listing> for Handled {
     }
 }
 
-impl From<Rows> for Handled {
-    fn from(rows: Rows) -> Self {
+impl From<RowList> for Handled {
+    fn from(rows: RowList) -> Self {
         let mut handled = Self::default();
         rows.0.into_iter().for_each(|row| handled.insert(row));
         handled
@@ -269,7 +269,7 @@ impl Handled {
             let end = next.map_or(rest.len(), |next| rest.partition_point(|row| *row < next));
             let (own, behind) = rest.split_at(end);
             rest = behind;
-            if segment.content == Content::Stored && !own.is_empty() && Tally::of(own) != segment.tally {
+            if segment.content == SegmentRows::Stored && !own.is_empty() && Tally::of(own) != segment.tally {
                 unknown.push(segment.number);
             }
         }
@@ -289,7 +289,7 @@ impl Handled {
         }
         let segment = &mut self.segments[place];
         segment.tally = Tally::of(&rows);
-        segment.content = Content::Known { rows, version, changed: false };
+        segment.content = SegmentRows::Known { rows, version, changed: false };
     }
 
     /// Whether a row is handled, once what [`unknown`](Self::unknown) names for it was learned.
@@ -300,8 +300,8 @@ impl Handled {
         }
         match self.place_of(row).map(|place| &self.segments[place].content) {
             None => false,
-            Some(Content::Stored) => true,
-            Some(Content::Known { rows, .. }) => rows.binary_search(&row).is_ok(),
+            Some(SegmentRows::Stored) => true,
+            Some(SegmentRows::Known { rows, .. }) => rows.binary_search(&row).is_ok(),
         }
     }
 
@@ -315,7 +315,7 @@ impl Handled {
         };
         let segment = &mut self.segments[place];
         // A segment that was not read has all the rows that were listed in its range.
-        let Content::Known { rows, changed, .. } = &mut segment.content else { return };
+        let SegmentRows::Known { rows, changed, .. } = &mut segment.content else { return };
         let Err(at) = rows.binary_search(&row) else { return };
         rows.insert(at, row);
         segment.tally.add(row);
@@ -327,7 +327,8 @@ impl Handled {
 
     /// Cuts a segment that has become too long. Its document stays as it is until the list no longer names it.
     fn split(&mut self, place: usize) {
-        let Segment { content: Content::Known { mut rows, .. }, .. } = self.segments.remove(place) else {
+        let HandledSegment { content: SegmentRows::Known { mut rows, .. }, .. } = self.segments.remove(place)
+        else {
             return;
         };
         let is_last = place == self.segments.len();
@@ -349,7 +350,7 @@ impl Handled {
         self.floor = self.floor.filter(|floor| *floor > oldest);
         let is_only = self.segments.len() == 1;
         let Some(first) = self.segments.first_mut() else { return };
-        if let Content::Known { rows, changed, .. } = &mut first.content
+        if let SegmentRows::Known { rows, changed, .. } = &mut first.content
             && (*changed || is_only)
         {
             rows.retain(|row| *row >= oldest);
@@ -360,9 +361,9 @@ impl Handled {
     /// The documents to write before the cursor is.
     #[must_use]
     pub fn unsaved(&self) -> Vec<StoredSegment> {
-        let unsaved = |segment: &Segment| match &segment.content {
-            Content::Known { rows, version, changed: true } => {
-                Some(StoredSegment { number: segment.number, version: *version, rows: Rows(rows.clone()) })
+        let unsaved = |segment: &HandledSegment| match &segment.content {
+            SegmentRows::Known { rows, version, changed: true } => {
+                Some(StoredSegment { number: segment.number, version: *version, rows: RowList(rows.clone()) })
             }
             _ => None,
         };
@@ -372,14 +373,16 @@ impl Handled {
     /// Whether anything is to be written.
     #[must_use]
     pub fn has_unsaved(&self) -> bool {
-        let changed = |segment: &Segment| matches!(segment.content, Content::Known { changed: true, .. });
+        let changed =
+            |segment: &HandledSegment| matches!(segment.content, SegmentRows::Known { changed: true, .. });
         self.segments.iter().any(changed)
     }
 
     /// A segment's document was written.
     pub fn saved(&mut self, number: u32, written: u64) {
         let segment = self.segments.iter_mut().find(|segment| segment.number == number);
-        if let Some(Content::Known { version, changed, .. }) = segment.map(|segment| &mut segment.content) {
+        if let Some(SegmentRows::Known { version, changed, .. }) = segment.map(|segment| &mut segment.content)
+        {
             *version = Some(written);
             *changed = false;
         }
@@ -389,12 +392,12 @@ impl Handled {
     pub fn list_saved(&mut self) {
         self.listed = self.beside_the_cursor().iter().map(|segment| segment.number).collect();
         let newest = self.segments.last_mut().map(|segment| &mut segment.content);
-        if let Some(Content::Known { changed, .. }) = newest {
+        if let Some(SegmentRows::Known { changed, .. }) = newest {
             *changed = false;
         }
     }
 
-    fn beside_the_cursor(&self) -> &[Segment] {
+    fn beside_the_cursor(&self) -> &[HandledSegment] {
         match self.segments.split_last() {
             Some((newest, others)) if newest.is_known() => others,
             _ => &self.segments,
@@ -413,8 +416,8 @@ impl Handled {
         };
         let number = (0..u32::MAX).find(|number| !used(number)).unwrap_or(u32::MAX);
         let tally = Tally::of(&rows);
-        let content = Content::Known { rows, version: None, changed: true };
-        self.segments.insert(place, Segment { number, from, tally, content });
+        let content = SegmentRows::Known { rows, version: None, changed: true };
+        self.segments.insert(place, HandledSegment { number, from, tally, content });
     }
 }
 
@@ -431,7 +434,7 @@ mod tests {
     /// What is stored of it, as the next run has it: the list, and the documents.
     fn stored(
         handled: &mut Handled,
-        documents: &mut std::collections::BTreeMap<u32, (u64, Rows)>,
+        documents: &mut std::collections::BTreeMap<u32, (u64, RowList)>,
     ) -> Handled {
         for StoredSegment { number, version, rows } in handled.unsaved() {
             let next = version.unwrap_or(0) + 1;
@@ -476,8 +479,8 @@ mod tests {
     proptest! {
         #[test]
         fn rows_survive_their_text(rows in proptest::collection::vec((0_i64..4_000_000_000, any::<u64>()), 0..200)) {
-            let rows = Rows::from(rows.into_iter().map(|(second, id)| Row(second, id)).collect::<Vec<_>>());
-            prop_assert_eq!(Rows::try_from(String::from(rows.clone())).unwrap(), rows);
+            let rows = RowList::from(rows.into_iter().map(|(second, id)| Row(second, id)).collect::<Vec<_>>());
+            prop_assert_eq!(RowList::try_from(String::from(rows.clone())).unwrap(), rows);
         }
 
         #[test]
@@ -490,7 +493,7 @@ mod tests {
             for run in runs {
                 let listed: Vec<Row> = run.into_iter().map(|(second, id)| Row(second, id)).collect::<BTreeSet<_>>().into_iter().collect();
                 for number in handled.unknown(&listed) {
-                    let (version, rows): (u64, Rows) = documents.get(&number).cloned().unwrap();
+                    let (version, rows): (u64, RowList) = documents.get(&number).cloned().unwrap();
                     handled.learn(StoredSegment { number, version: Some(version), rows });
                 }
                 for row in listed {

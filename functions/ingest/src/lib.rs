@@ -1,24 +1,37 @@
 //! `ingest`: moves VMRay sandbox results into `OpenCTI` as STIX 2.1.
 //!
-//! One call of [`Ingest::handle`] is one invocation. It comes in here, goes down through [`run`] into feed, analysis,
-//! mapping and delivery, and an [`Answer`] comes back. Lambda and the local binary call the same function.
+//! One call of [`Ingest::handle`] is one invocation. It comes in at [`run`], which takes the steps around it (lease,
+//! connector, feedback), goes through [`ingestion`] from feed, analysis and mapping to delivery, and an [`RunAnswer`] comes
+//! back. Lambda and the local binary call the same function.
 
-pub mod analysis;
 pub mod answer;
 pub mod cursor;
-pub mod error;
 pub mod event;
-pub mod feed;
-pub mod handled;
 pub mod opencti;
-pub mod pipeline;
-pub mod progress;
-pub mod proof;
 pub mod quarantine;
-pub mod run;
 pub mod settings;
 
-pub use answer::{Answer, Status};
+mod analysis;
+mod arrivals;
+mod clients;
+mod delivery;
+mod error;
+mod feed;
+mod handled;
+mod ingestion;
+mod order;
+mod pass;
+mod pipeline;
+mod portion;
+mod progress;
+mod proof;
+mod run;
+mod stop;
+mod times;
+
+pub use answer::{RunAnswer, RunStatus};
+pub use clients::Clients;
 pub use error::{FailureKind, RunError};
-pub use event::{Event, Manual};
-pub use run::{Ingest, LeaseKind, TimeLimit};
+pub use event::{IngestEvent, Manual};
+pub use run::{Ingest, LeaseKind};
+pub use times::TimeLimit;

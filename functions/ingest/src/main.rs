@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use chrono::Utc;
 use ingest::settings::{Deployment, IngestSettings};
-use ingest::{Answer, Event, FailureKind, Ingest, LeaseKind, RunError, Status, TimeLimit};
+use ingest::{FailureKind, Ingest, IngestEvent, LeaseKind, RunAnswer, RunError, RunStatus, TimeLimit};
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
 use runtime::aws;
 use runtime::secrets::{Keys, Secrets};
@@ -48,17 +48,20 @@ async fn set_up() -> Result<Ingest, RunError> {
     Ok(Ingest::new(settings, Arc::new(DynamoStore::new(&aws, table)), secrets, LeaseKind::Document))
 }
 
-async fn handle(ingest: &Result<Ingest, RunError>, event: LambdaEvent<Value>) -> Result<Answer, Diagnostic> {
+async fn handle(
+    ingest: &Result<Ingest, RunError>,
+    event: LambdaEvent<Value>,
+) -> Result<RunAnswer, Diagnostic> {
     let ingest = ingest.as_ref().map_err(diagnostic)?;
-    let order = Event::parse(&event.payload).map_err(|error| diagnostic(&error.into()))?;
+    let order = IngestEvent::parse(&event.payload).map_err(|error| diagnostic(&error.into()))?;
     let answer = ingest.handle(order, time_left(event.context.deadline)).await;
     // Figures of what was only tried would look like deliveries on a dashboard.
-    if answer.status != Status::Heartbeat && !answer.dry_run {
+    if answer.status != RunStatus::Heartbeat && !answer.dry_run {
         println!("{}", answer.metrics(Utc::now()));
     }
     // A failed run is a failed invocation: Lambda's error metric and the on-failure destination see it.
     match (&answer.status, answer.error_kind) {
-        (Status::Failed, kind) => Err(Diagnostic {
+        (RunStatus::Failed, kind) => Err(Diagnostic {
             error_type: kind.map_or("RunFailed", FailureKind::as_str).to_owned(),
             error_message: serde_json::to_string(&answer).unwrap_or_default(),
         }),

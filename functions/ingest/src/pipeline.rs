@@ -11,54 +11,36 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::stream;
 use mapping::{MappedSample, MappingSettings, map_sample};
-use tokio::sync::mpsc::UnboundedSender;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::mpsc::{OwnedPermit, Receiver, Sender, channel};
 use tokio::time::Instant;
 use vmray::client::VmrayError;
-use vmray::model::{SampleId, Submission};
 
-use crate::analysis::{Reader, Reading};
-use crate::quarantine::Reason;
-
-/// One sample to be ingested.
-#[derive(Clone, Debug)]
-pub struct Work {
-    /// The sample.
-    pub sample_id: SampleId,
-    /// Its submissions that are not clean.
-    pub submissions: Vec<Submission>,
-}
+use crate::analysis::{Reading, SampleReader, SubmittedSample};
+use crate::quarantine::QuarantineReason;
 
 /// What became of a sample on our side.
 #[derive(Debug)]
-pub enum Outcome {
+pub(crate) enum PreparedSample {
     /// Ready for the platform.
     Mapped(Box<MappedSample>),
     /// Its verdict is not one that is asked for.
     Filtered,
     /// It cannot be ingested now.
-    Failed(Reason, String),
+    Failed(QuarantineReason, String),
     /// The time was over before it was read.
     Unfinished,
     /// Not its fault: the run stops.
     Fatal(VmrayError),
 }
 
-/// A sample's outcome on its way to delivery; holds its place in the bounded number of those.
-#[derive(Debug)]
-pub struct Handed {
-    /// The sample.
-    pub work: Work,
-    /// What became of it.
-    pub outcome: Outcome,
-    _place: Option<OwnedSemaphorePermit>,
-}
+/// A sample on its way to delivery.
+pub(crate) type Arrival = (SubmittedSample, PreparedSample);
 
 /// How samples are read and mapped.
 #[derive(Debug)]
-pub struct Pipeline<'a> {
+pub(crate) struct Pipeline<'a> {
     /// Reads them.
-    pub reader: &'a Reader<'a>,
+    pub reader: &'a SampleReader<'a>,
     /// How they are mapped.
     pub mapping: &'a MappingSettings,
     /// How many at a time.
@@ -70,81 +52,91 @@ pub struct Pipeline<'a> {
 }
 
 impl Pipeline<'_> {
-    /// Reads and maps all works and sends each outcome on. Works that were not started are not sent.
-    pub async fn run(&self, works: Vec<Work>, to: UnboundedSender<Handed>) {
-        // Four in flight or in line for each reader: enough to keep reading while a bundle is pushed.
-        let places = std::sync::Arc::new(Semaphore::new(self.concurrency * 4));
+    /// Whether no sample is started any more.
+    #[must_use]
+    pub(crate) fn is_late(&self) -> bool {
+        Instant::now() >= self.start_until
+    }
+
+    /// A channel for [`run`](Self::run). Four places for each sample that is read at a time: enough to keep reading
+    /// while a bundle is pushed.
+    #[must_use]
+    pub(crate) fn channel(&self) -> (Sender<Arrival>, Receiver<Arrival>) {
+        channel(self.concurrency * 4)
+    }
+
+    /// Reads and maps all samples and sends each on. Samples that were not started are not sent.
+    pub(crate) async fn run(&self, samples: Vec<SubmittedSample>, to: Sender<Arrival>) {
         let mut in_order = InOrder::new(self.concurrency * 2);
-        let readings = stream::iter(works.into_iter().enumerate())
-            .take_while(|_| std::future::ready(Instant::now() < self.start_until))
-            .map(|(index, work)| {
-                let places = std::sync::Arc::clone(&places);
+        let readings = stream::iter(samples.into_iter().enumerate())
+            .take_while(|_| std::future::ready(!self.is_late()))
+            .map(|(index, sample)| {
+                let to = to.clone();
                 async move {
-                    let place = places.acquire_owned().await.ok();
-                    let outcome = self.outcome(&work).await;
-                    (index, Handed { work, outcome, _place: place })
+                    // First a place to put it, then a sample to read: what is read always has where to go.
+                    let place = to.reserve_owned().await.ok()?;
+                    let prepared = self.prepare(&sample).await;
+                    Some((index, (place, (sample, prepared))))
                 }
             })
             .buffer_unordered(self.concurrency);
         tokio::pin!(readings);
-        while let Some((index, handed)) = readings.next().await {
-            for ready in in_order.add(index, handed) {
-                if to.send(ready).is_err() {
-                    return; // the run has stopped
-                }
-            }
+        while let Some(reading) = readings.next().await {
+            let Some((index, reading)) = reading else { return }; // the run has stopped
+            in_order.add(index, reading).into_iter().for_each(send);
         }
-        for ready in in_order.finish() {
-            if to.send(ready).is_err() {
-                return;
-            }
-        }
+        in_order.finish().for_each(send);
     }
 
-    async fn outcome(&self, work: &Work) -> Outcome {
-        if Instant::now() >= self.start_until {
-            return Outcome::Unfinished;
+    async fn prepare(&self, sample: &SubmittedSample) -> PreparedSample {
+        if self.is_late() {
+            return PreparedSample::Unfinished;
         }
-        let reading = self.reader.read(work.sample_id, work.submissions.clone());
+        let reading = self.reader.read(sample.id, sample.submissions.clone());
         let reading = match tokio::time::timeout(self.sample_timeout, reading).await {
             Ok(Ok(reading)) => reading,
             Ok(Err(error)) => return failure(error),
             Err(_) => {
                 let limit = self.sample_timeout.as_millis();
-                return Outcome::Failed(
-                    Reason::TooSlow,
-                    format!("sample {} took longer than {limit} ms", work.sample_id),
+                return PreparedSample::Failed(
+                    QuarantineReason::TooSlow,
+                    format!("sample {} took longer than {limit} ms", sample.id),
                 );
             }
         };
         match reading {
-            Reading::Filtered => Outcome::Filtered,
-            Reading::Waiting(what) => {
-                Outcome::Failed(Reason::NotAggregated, format!("VMRay has not put the {what} together yet"))
-            }
+            Reading::Filtered => PreparedSample::Filtered,
+            Reading::Waiting(what) => PreparedSample::Failed(
+                QuarantineReason::NotAggregated,
+                format!("VMRay has not put the {what} together yet"),
+            ),
             Reading::Facts(facts, left_out) => match map_sample(&facts, self.mapping) {
                 Ok(mut mapped) => {
                     mapped.left_out.merge(&left_out);
-                    Outcome::Mapped(Box::new(mapped))
+                    PreparedSample::Mapped(Box::new(mapped))
                 }
-                Err(error) => Outcome::Failed(Reason::MappingError, error.to_string()),
+                Err(error) => PreparedSample::Failed(QuarantineReason::MappingError, error.to_string()),
             },
         }
     }
 }
 
 /// Whose fault an error is.
-fn failure(error: VmrayError) -> Outcome {
+fn failure(error: VmrayError) -> PreparedSample {
     let reason = match error {
-        VmrayError::Unauthorized { .. } | VmrayError::Keys(_) => return Outcome::Fatal(error),
-        VmrayError::OutOfTime { .. } => return Outcome::Unfinished,
-        VmrayError::Forbidden { .. } => Reason::Forbidden,
-        VmrayError::NotFound { .. } => Reason::NotFound,
-        VmrayError::Rejected { .. } | VmrayError::Malformed { .. } => Reason::Malformed,
-        VmrayError::TooLarge { .. } => Reason::TooLarge,
-        VmrayError::Unavailable { .. } => Reason::ServerError,
+        VmrayError::Unauthorized { .. } | VmrayError::Keys(_) => return PreparedSample::Fatal(error),
+        VmrayError::OutOfTime { .. } => return PreparedSample::Unfinished,
+        VmrayError::Forbidden { .. } => QuarantineReason::Forbidden,
+        VmrayError::NotFound { .. } => QuarantineReason::NotFound,
+        VmrayError::Rejected { .. } | VmrayError::Malformed { .. } => QuarantineReason::Malformed,
+        VmrayError::TooLarge { .. } => QuarantineReason::TooLarge,
+        VmrayError::Unavailable { .. } => QuarantineReason::ServerError,
     };
-    Outcome::Failed(reason, error.to_string())
+    PreparedSample::Failed(reason, error.to_string())
+}
+
+fn send((place, arrival): (OwnedPermit<Arrival>, Arrival)) {
+    place.send(arrival);
 }
 
 /// Puts results back into order, without waiting for a straggler for ever.

@@ -1,158 +1,224 @@
-//! The rows of one portion of the feed on their way from listed to settled, and what of it the cursor may pass. No I/O,
-//! no clock.
+//! How far a run has come: what is settled, quarantined and saved, and what its answer says of that.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use chrono::{DateTime, Utc};
-use vmray::model::{Submission, SubmissionId};
+use stix::LeftOutReason;
+use tracing::{info, warn};
+use vmray::client::Window;
+use vmray::model::{SampleId, Submission, Verdict};
 
-use crate::cursor::Cursor;
-use crate::handled::Row;
+use crate::analysis::SubmittedSample;
+use crate::answer::RunAnswer;
+use crate::cursor::{Cursor, StoredCursor};
+use crate::feed::Feed;
+use crate::order::Order;
+use crate::portion::{Portion, rows_of};
+use crate::quarantine::{FailedSample, Quarantine, QuarantineState, QuarantinedSample};
+use crate::stop::Stop;
 
-/// When VMRay finished a submission, in the server's own clock. Old servers leave the finish time out.
-fn row_of(submission: &Submission, otherwise: DateTime<Utc>) -> Row {
-    Row::new(submission.finish_time.or(submission.created).unwrap_or(otherwise), submission.id)
+pub(crate) struct Progress<'a, 'c, 's> {
+    order: Order<'a>,
+    stored: &'s mut StoredCursor<'c>,
+    /// Moves instead of the stored one in manual windows and dry runs.
+    aside: Option<Cursor>,
+    quarantine: Quarantine<'a>,
+    portion: Portion,
+    /// The oldest finish time that was not listed yet.
+    unread_from: Option<DateTime<Utc>>,
+    /// Samples that this run has read.
+    tried: BTreeSet<SampleId>,
+    pub answer: &'s mut RunAnswer,
 }
 
-/// The rows of a portion that are of interest: what is not finished comes later with its own finish time.
-#[must_use]
-pub fn rows_of(submissions: &mut Vec<Submission>, position: DateTime<Utc>) -> Vec<Row> {
-    submissions.retain(|row| row.finished || row.finish_time.is_some());
-    let mut rows: Vec<Row> = submissions.iter().map(|submission| row_of(submission, position)).collect();
-    rows.sort_unstable();
-    rows
-}
-
-/// One portion of the feed.
-#[derive(Debug, Default)]
-pub struct Portion {
-    /// In order, each with whether it is settled.
-    rows: Vec<(Row, bool)>,
-    /// The first row that is not settled.
-    next: usize,
-    places: HashMap<SubmissionId, usize>,
-}
-
-impl Portion {
-    /// Takes the rows of a portion in order. What was handled before, also by a run that died, is settled.
-    #[must_use]
-    pub fn new(rows: Vec<Row>, cursor: &mut Cursor) -> Self {
-        let rows: Vec<_> = rows.into_iter().map(|row| (row, cursor.handled.contains(row))).collect();
-        let places = rows.iter().enumerate().map(|(place, (row, _))| (row.id(), place)).collect();
-        let mut portion = Self { rows, next: 0, places };
-        portion.pass_settled(cursor);
-        portion
-    }
-
-    /// Whether a submission belongs to this portion and is not settled.
-    #[must_use]
-    pub fn is_open(&self, id: SubmissionId) -> bool {
-        self.places.get(&id).is_some_and(|place| !self.rows[*place].1)
-    }
-
-    /// A submission was delivered, deliberately skipped, or quarantined. Others are ignored.
-    pub fn settle(&mut self, id: SubmissionId, cursor: &mut Cursor) {
-        let Some((row, settled @ false)) = self.places.get(&id).map(|place| &mut self.rows[*place]) else {
-            return;
-        };
-        *settled = true;
-        cursor.handled.insert(*row);
-        self.pass_settled(cursor);
-    }
-
-    /// The finish time of the first row that is not settled.
-    #[must_use]
-    pub fn first_open(&self) -> Option<DateTime<Utc>> {
-        self.rows.get(self.next).map(|(row, _)| row.finished())
-    }
-
-    /// The position is the finish time of the last row before the first unsettled one.
-    fn pass_settled(&mut self, cursor: &mut Cursor) {
-        while let Some((row, true)) = self.rows.get(self.next) {
-            cursor.position = cursor.position.max(Some(row.finished()));
-            self.next += 1;
+impl<'a, 'c, 's> Progress<'a, 'c, 's> {
+    pub(crate) fn new(
+        order: Order<'a>,
+        stored: &'s mut StoredCursor<'c>,
+        quarantine: Quarantine<'a>,
+        answer: &'s mut RunAnswer,
+    ) -> Self {
+        let aside = order.manual.map(|manual| match manual.from {
+            Some(from) => Cursor::beginning_at(from),
+            None => stored.cursor.clone(),
+        });
+        Self {
+            order,
+            stored,
+            aside,
+            quarantine,
+            portion: Portion::default(),
+            unread_from: None,
+            tried: BTreeSet::new(),
+            answer,
         }
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn at(second: i64) -> DateTime<Utc> {
-        DateTime::from_timestamp(second, 0).unwrap()
+    fn cursor(&mut self) -> &mut Cursor {
+        self.aside.as_mut().unwrap_or(&mut self.stored.cursor)
     }
 
-    fn row(id: u64, second: i64) -> Row {
-        Row::new(at(second), SubmissionId(id))
+    /// The submissions of a window, of which some are known.
+    pub(crate) fn feed(&mut self, window: Window) -> Feed<'a> {
+        let vmray = &self.order.clients.vmray;
+        let cursor = self.cursor();
+        Feed::new(vmray, window, cursor.position.unwrap_or(window.from), cursor.handled.near_end())
     }
 
-    fn ids(portion: &Portion, rows: &[Row]) -> Vec<u64> {
-        rows.iter().map(|row| row.id()).filter(|id| portion.is_open(*id)).map(|id| id.0).collect()
-    }
-
-    #[test]
-    fn the_position_waits_for_the_first_unsettled_row() {
-        let mut cursor = Cursor::beginning_at(at(1000));
-        let mut portion = Portion::new(vec![row(1, 1010), row(2, 1020), row(3, 1030)], &mut cursor);
-        portion.settle(SubmissionId(1), &mut cursor);
-        portion.settle(SubmissionId(3), &mut cursor);
-        assert_eq!((cursor.position, portion.first_open()), (Some(at(1010)), Some(at(1020))));
-        portion.settle(SubmissionId(2), &mut cursor);
-        assert_eq!((cursor.position, portion.first_open()), (Some(at(1030)), None));
-    }
-
-    #[test]
-    fn what_is_handled_beyond_the_position_is_not_read_again() {
-        let mut cursor = Cursor::beginning_at(at(1000));
-        let rows = vec![row(1, 1010), row(2, 1020)];
-        Portion::new(rows.clone(), &mut cursor).settle(SubmissionId(2), &mut cursor);
-        let mut second = Portion::new(rows.clone(), &mut cursor);
-        assert_eq!(ids(&second, &rows), [1]);
-        second.settle(SubmissionId(1), &mut cursor);
-        assert_eq!(cursor.position, Some(at(1020)), "the position passes what was handled before");
-    }
-
-    #[test]
-    fn a_submission_that_finishes_again_is_new() {
-        let mut cursor = Cursor::beginning_at(at(1000));
-        Portion::new(vec![row(1, 1010)], &mut cursor).settle(SubmissionId(1), &mut cursor);
-        let again = [row(1, 1015)];
-        assert_eq!(ids(&Portion::new(again.to_vec(), &mut cursor), &again), [1]);
-    }
-
-    proptest! {
-        #[test]
-        fn no_order_of_settling_passes_an_unsettled_row(
-            seconds in proptest::collection::vec(1001_i64..1100, 1..40),
-            order in proptest::collection::vec(any::<proptest::sample::Index>(), 0..60),
-        ) {
-            let mut rows: Vec<_> = (1_u64..).zip(&seconds).map(|(id, second)| row(id, *second)).collect();
-            rows.sort_unstable();
-            let mut cursor = Cursor::beginning_at(at(1000));
-            let mut portion = Portion::new(rows.clone(), &mut cursor);
-            let mut settled = BTreeSet::new();
-            let mut last = cursor.position;
-            for pick in order {
-                let chosen = &rows[pick.index(rows.len())];
-                portion.settle(chosen.id(), &mut cursor);
-                settled.insert(chosen.id());
-                prop_assert!(cursor.position >= last);
-                last = cursor.position;
-                for unsettled in rows.iter().filter(|row| !settled.contains(&row.id())) {
-                    prop_assert!(Some(unsettled.finished()) >= last, "passed {:?}", unsettled);
-                    prop_assert!(Some(unsettled.finished()) >= portion.first_open());
-                }
+    /// Takes a portion of the feed: settles what needs no work, and groups the rest by sample, in the order of first
+    /// appearance.
+    pub(crate) async fn begin(
+        &mut self,
+        mut listed: Vec<Submission>,
+        feed: &mut Feed<'_>,
+    ) -> Result<Vec<SubmittedSample>, Stop> {
+        self.answer.left_out.add_many(LeftOutReason::MalformedRow, feed.take_malformed());
+        self.unread_from = feed.unread_from();
+        let rows = rows_of(&mut listed, feed.position());
+        let unknown = self.cursor().handled.unknown(&rows);
+        for segment in self.stored.read_segments(&unknown).await? {
+            self.cursor().handled.learn(segment);
+        }
+        self.portion = Portion::new(rows, self.cursor());
+        let mut samples: Vec<SubmittedSample> = Vec::new();
+        let mut places: HashMap<SampleId, usize> = HashMap::new();
+        for row in listed {
+            if !self.portion.is_open(row.id) {
+                continue;
             }
-            // A new run from here sees exactly what is not settled.
-            let next = Portion::new(rows.clone(), &mut cursor);
-            let open: BTreeSet<_> = rows.iter().map(|row| row.id()).filter(|id| next.is_open(*id)).collect();
-            let expected: BTreeSet<_> = rows.iter().map(|row| row.id()).filter(|id| !settled.contains(id)).collect();
-            prop_assert_eq!(open, expected);
+            self.answer.submissions += 1;
+            let Some(id) = row.sample_id else {
+                warn!(submission_id = row.id.0, "a submission without a sample: nothing to ingest");
+                self.answer.left_out.add(LeftOutReason::SubmissionWithoutSample);
+                self.settle(&[row]);
+                continue;
+            };
+            if row.verdict == Some(Verdict::Clean) {
+                self.answer.skipped += 1;
+                self.settle(&[row]);
+                continue;
+            }
+            let place = *places.entry(id).or_insert(samples.len());
+            if place == samples.len() {
+                let known = self.quarantine.get(id).map(|quarantined| quarantined.submissions.clone());
+                samples.push(SubmittedSample { id, submissions: known.unwrap_or_default() });
+            }
+            let submissions = &mut samples[place].submissions;
+            submissions.retain(|known| known.id != row.id);
+            submissions.push(row);
         }
+        Ok(samples)
+    }
+
+    /// What earlier runs have left in quarantine and is due now.
+    pub(crate) fn due(&self) -> Vec<SubmittedSample> {
+        let due = self.quarantine.due(Utc::now()).into_iter();
+        due.filter(|quarantined| !self.tried.contains(&quarantined.sample_id))
+            .map(|quarantined| SubmittedSample {
+                id: quarantined.sample_id,
+                submissions: quarantined.submissions,
+            })
+            .collect()
+    }
+
+    pub(crate) fn note_tried(&mut self, samples: &[SubmittedSample]) {
+        self.tried.extend(samples.iter().map(|sample| sample.id));
+    }
+
+    /// A sample was read whole.
+    pub(crate) fn remember_witness(&mut self, sample: SampleId) {
+        self.stored.cursor.remember_witness(sample);
+    }
+
+    /// The samples that were last read whole.
+    #[must_use]
+    pub(crate) fn witnesses(&self) -> Vec<SampleId> {
+        self.stored.cursor.witnesses.clone()
+    }
+
+    /// Samples are behind us: settled, and no longer in quarantine.
+    pub(crate) async fn leave_behind(&mut self, samples: &[SubmittedSample]) -> Result<(), Stop> {
+        for sample in samples {
+            self.settle(&sample.submissions);
+        }
+        if !self.answer.dry_run {
+            let ids: Vec<SampleId> = samples.iter().map(|sample| sample.id).collect();
+            self.quarantine.remove(&ids).await?;
+        }
+        Ok(())
+    }
+
+    fn settle(&mut self, submissions: &[Submission]) {
+        let cursor = self.aside.as_mut().unwrap_or(&mut self.stored.cursor);
+        for submission in submissions {
+            self.portion.settle(submission.id, cursor);
+        }
+    }
+
+    /// Quarantine first, then the checkpoint that passes the samples.
+    pub(crate) async fn put_into_quarantine(&mut self, failed: Vec<FailedSample>) -> Result<(), Stop> {
+        for FailedSample { sample, .. } in &failed {
+            self.settle(&sample.submissions);
+        }
+        if !self.answer.dry_run {
+            let most_attempts = self.order.settings.run.quarantine_max_attempts;
+            for quarantined in self.quarantine.record(failed, most_attempts, Utc::now()).await? {
+                log_quarantined(quarantined);
+            }
+        }
+        self.save().await
+    }
+
+    #[must_use]
+    pub(crate) fn has_given_up(&self, sample: SampleId) -> bool {
+        self.quarantine.get(sample).is_some_and(|quarantined| quarantined.given_up)
+    }
+
+    pub(crate) async fn forget_long_gone(&mut self) -> Result<(), Stop> {
+        Ok(self.quarantine.forget_long_gone(Utc::now()).await?)
+    }
+
+    /// Saves how far the run has come.
+    pub(crate) async fn save(&mut self) -> Result<(), Stop> {
+        if self.aside.is_some() {
+            return Ok(());
+        }
+        let look_back = self.order.settings.feed.look_back();
+        let cursor = &mut self.stored.cursor;
+        cursor.go_on_from = [self.unread_from, self.portion.first_open()].into_iter().flatten().min();
+        let behind = cursor.position.map(|position| position - look_back);
+        cursor.forget_before = [behind, cursor.go_on_from].into_iter().flatten().min();
+        if self.stored.is_saved() {
+            return Ok(());
+        }
+        Ok(self.stored.save().await?)
+    }
+
+    /// Carries counts into the answer.
+    pub(crate) fn count(&mut self, bundles: u64, objects: u64) {
+        let in_quarantine = self.quarantine.counts();
+        self.answer.quarantined = in_quarantine.failed;
+        self.answer.waiting = in_quarantine.waiting;
+        self.answer.bundles = bundles;
+        self.answer.objects = objects;
+    }
+
+    /// Tells the caller's hook how far the run is.
+    pub(crate) fn report(&self) {
+        if let Some(hook) = self.order.progress {
+            hook(self.answer);
+        }
+    }
+}
+
+fn log_quarantined(quarantined: &QuarantinedSample) {
+    let QuarantinedSample { reason, detail, attempts, next_attempt, .. } = quarantined;
+    let sample_id = quarantined.sample_id.0;
+    if quarantined.given_up {
+        tracing::error!(sample_id, %reason, attempts, detail, "given up; retry or drop it with `vmray-bridge quarantine`");
+    } else if quarantined.state == QuarantineState::Waiting {
+        info!(sample_id, %reason, attempts, %next_attempt, "waiting for VMRay");
+    } else {
+        warn!(sample_id, %reason, attempts, %next_attempt, detail, "quarantined");
     }
 }

@@ -29,7 +29,7 @@ pub struct Systemic {
 
 /// Failures that may still be the server's fault.
 #[derive(Debug)]
-pub struct Unproven<T> {
+pub(crate) struct Unproven<T> {
     failures: Vec<T>,
     enough: usize,
 }
@@ -42,42 +42,36 @@ impl<T> Default for Unproven<T> {
 
 impl<T> Unproven<T> {
     /// Adds one.
-    pub fn add(&mut self, failure: T) {
+    pub(crate) fn add(&mut self, failure: T) {
         self.failures.push(failure);
     }
 
     /// The last one added since the last proof.
     #[must_use]
-    pub fn last(&self) -> Option<&T> {
+    pub(crate) fn last(&self) -> Option<&T> {
         self.failures.last()
     }
 
     /// How many there are.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.failures.len()
-    }
-
-    /// Whether there is none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.failures.is_empty()
     }
 
     /// Whether there are so many that the server is to be looked at before more are added.
     #[must_use]
-    pub fn is_enough(&self) -> bool {
+    pub(crate) fn is_enough(&self) -> bool {
         self.failures.len() >= self.enough
     }
 
     /// Whether they are so few that they are believed without proof, where nothing can prove them.
     #[must_use]
-    pub fn is_few(&self) -> bool {
+    pub(crate) fn is_few(&self) -> bool {
         self.failures.len() < FEW
     }
 
     /// The server was seen to work: they are the samples' own fault. More are collected before the next proof.
-    pub fn prove(&mut self) -> Vec<T> {
+    pub(crate) fn prove(&mut self) -> Vec<T> {
         if self.is_enough() {
             self.enough = (self.enough * 2).min(MANY);
         }

@@ -13,6 +13,7 @@ use store::{Document, Expected, Key, Store, StoreError, to_body};
 use strum::{Display, IntoStaticStr, VariantArray};
 use vmray::model::{SampleId, Submission};
 
+use crate::analysis::SubmittedSample;
 use crate::cursor::partition;
 
 /// Most due samples that one run tries again, so that old trouble never eats a whole invocation.
@@ -54,7 +55,7 @@ const PREFIX: &str = "quarantine#";
 )]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
-pub enum Reason {
+pub enum QuarantineReason {
     /// IOCs, VTIs or techniques are not put together yet.
     NotAggregated,
     /// 404: deleted, or past its retention.
@@ -75,7 +76,7 @@ pub enum Reason {
     PushRefused,
 }
 
-impl Reason {
+impl QuarantineReason {
     /// The word for answers, metrics and documents.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -89,10 +90,10 @@ impl Reason {
     }
 }
 
-/// Whether anybody has to worry.
+/// Whether an operator has to look at it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum State {
+pub enum QuarantineState {
     /// VMRay is still at it.
     Waiting,
     /// Something is wrong.
@@ -101,15 +102,13 @@ pub enum State {
 
 /// One sample in quarantine.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Entry {
-    /// The sample.
+pub struct QuarantinedSample {
     pub sample_id: SampleId,
     /// Its submissions that are to be ingested with it.
     pub submissions: Vec<Submission>,
-    /// Whether anybody has to worry.
-    pub state: State,
-    /// Why.
-    pub reason: Reason,
+    /// Whether an operator has to look at it.
+    pub state: QuarantineState,
+    pub reason: QuarantineReason,
     /// In words.
     pub detail: String,
     /// How often it was tried.
@@ -122,31 +121,31 @@ pub struct Entry {
     pub given_up: bool,
 }
 
-/// What is known of a sample that has just failed.
+/// A sample that could not be ingested.
 #[derive(Debug)]
-pub struct Failure {
-    /// The sample.
-    pub sample_id: SampleId,
-    /// Its submissions.
-    pub submissions: Vec<Submission>,
-    /// Why.
-    pub reason: Reason,
+pub struct FailedSample {
+    pub sample: SubmittedSample,
+    pub reason: QuarantineReason,
     /// In words.
     pub detail: String,
 }
 
-impl Entry {
-    fn after(failure: Failure, before: Option<&Self>, most_attempts: u32, now: DateTime<Utc>) -> Self {
-        let mut submissions = failure.submissions;
+impl QuarantinedSample {
+    fn after(failure: FailedSample, before: Option<&Self>, most_attempts: u32, now: DateTime<Utc>) -> Self {
+        let mut submissions = failure.sample.submissions;
         submissions.extend(before.iter().flat_map(|entry| entry.submissions.iter().cloned()));
         submissions.sort_by_key(|row| (std::cmp::Reverse(row.finish_time), row.id));
         submissions.dedup_by_key(|row| row.id);
         submissions.truncate(MOST_SUBMISSIONS);
         let attempts = before.map_or(0, |entry| entry.attempts) + 1;
         Self {
-            sample_id: failure.sample_id,
+            sample_id: failure.sample.id,
             submissions,
-            state: if failure.reason == Reason::NotAggregated { State::Waiting } else { State::Failed },
+            state: if failure.reason == QuarantineReason::NotAggregated {
+                QuarantineState::Waiting
+            } else {
+                QuarantineState::Failed
+            },
             reason: failure.reason,
             detail: failure.detail,
             attempts,
@@ -164,7 +163,7 @@ impl Entry {
 
     /// Whether VMRay has deleted it so long ago that it need not be kept at `now`.
     fn is_long_gone(&self, now: DateTime<Utc>) -> bool {
-        self.given_up && self.reason == Reason::NotFound && self.next_attempt + GONE_FOR <= now
+        self.given_up && self.reason == QuarantineReason::NotFound && self.next_attempt + GONE_FOR <= now
     }
 }
 
@@ -178,12 +177,12 @@ fn pause(attempts: u32) -> TimeDelta {
 pub struct Quarantine<'a> {
     store: &'a dyn Store,
     partition: String,
-    entries: BTreeMap<SampleId, (u64, Entry)>,
+    entries: BTreeMap<SampleId, (u64, QuarantinedSample)>,
 }
 
 /// How many samples are in quarantine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct QuarantineCounts {
     /// State `waiting`.
     pub waiting: usize,
     /// State `failed`, given up or not.
@@ -199,7 +198,7 @@ impl<'a> Quarantine<'a> {
         loop {
             let page = store.query_prefix(&partition, PREFIX, 500, after.as_deref()).await?;
             for document in &page.documents {
-                let entry: Entry = document.read()?;
+                let entry: QuarantinedSample = document.read()?;
                 entries.insert(entry.sample_id, (document.version, entry));
             }
             match page.next {
@@ -211,26 +210,27 @@ impl<'a> Quarantine<'a> {
 
     /// The entry of a sample.
     #[must_use]
-    pub fn get(&self, sample: SampleId) -> Option<&Entry> {
+    pub fn get(&self, sample: SampleId) -> Option<&QuarantinedSample> {
         self.entries.get(&sample).map(|(_, entry)| entry)
     }
 
     /// All entries by sample.
-    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
+    pub fn entries(&self) -> impl Iterator<Item = &QuarantinedSample> {
         self.entries.values().map(|(_, entry)| entry)
     }
 
     /// How many there are.
     #[must_use]
-    pub fn counts(&self) -> Counts {
-        let waiting = self.entries().filter(|entry| entry.state == State::Waiting).count();
-        Counts { waiting, failed: self.entries.len() - waiting }
+    pub fn counts(&self) -> QuarantineCounts {
+        let waiting = self.entries().filter(|entry| entry.state == QuarantineState::Waiting).count();
+        QuarantineCounts { waiting, failed: self.entries.len() - waiting }
     }
 
     /// What a run at `now` tries again, longest due first.
     #[must_use]
-    pub fn due(&self, now: DateTime<Utc>) -> Vec<Entry> {
-        let mut due: Vec<Entry> = self.entries().filter(|entry| entry.is_due(now)).cloned().collect();
+    pub fn due(&self, now: DateTime<Utc>) -> Vec<QuarantinedSample> {
+        let mut due: Vec<QuarantinedSample> =
+            self.entries().filter(|entry| entry.is_due(now)).cloned().collect();
         due.sort_by_key(|entry| (entry.next_attempt, entry.sample_id));
         due.truncate(MOST_DUE_PER_RUN);
         due
@@ -239,14 +239,14 @@ impl<'a> Quarantine<'a> {
     /// Records failed samples, several at a time, and says what is now known of them.
     pub async fn record(
         &mut self,
-        failures: Vec<Failure>,
+        failures: Vec<FailedSample>,
         most_attempts: u32,
         now: DateTime<Utc>,
-    ) -> Result<Vec<&Entry>, StoreError> {
-        let samples: Vec<SampleId> = failures.iter().map(|failure| failure.sample_id).collect();
+    ) -> Result<Vec<&QuarantinedSample>, StoreError> {
+        let samples: Vec<SampleId> = failures.iter().map(|failure| failure.sample.id).collect();
         let entries = failures.into_iter().map(|failure| {
-            let before = self.get(failure.sample_id);
-            Entry::after(failure, before, most_attempts, now)
+            let before = self.get(failure.sample.id);
+            QuarantinedSample::after(failure, before, most_attempts, now)
         });
         self.write(entries.collect()).await?;
         Ok(samples.into_iter().filter_map(|sample| self.get(sample)).collect())
@@ -260,7 +260,12 @@ impl<'a> Quarantine<'a> {
     ) -> Result<Vec<SampleId>, StoreError> {
         let found = self.present(samples);
         let entries = found.iter().filter_map(|sample| self.get(*sample)).cloned();
-        let entries = entries.map(|entry| Entry { attempts: 0, next_attempt: now, given_up: false, ..entry });
+        let entries = entries.map(|entry| QuarantinedSample {
+            attempts: 0,
+            next_attempt: now,
+            given_up: false,
+            ..entry
+        });
         self.write(entries.collect()).await?;
         Ok(found)
     }
@@ -316,7 +321,7 @@ impl<'a> Quarantine<'a> {
         }
     }
 
-    async fn write(&mut self, entries: Vec<Entry>) -> Result<(), StoreError> {
+    async fn write(&mut self, entries: Vec<QuarantinedSample>) -> Result<(), StoreError> {
         let this = &*self;
         let writes = stream::iter(entries).map(|entry| async move {
             let version = this.put(&entry).await?;
@@ -327,7 +332,7 @@ impl<'a> Quarantine<'a> {
         Ok(())
     }
 
-    async fn put(&self, entry: &Entry) -> Result<u64, StoreError> {
+    async fn put(&self, entry: &QuarantinedSample) -> Result<u64, StoreError> {
         let key = self.key(entry.sample_id);
         let expected = self
             .entries
@@ -355,20 +360,21 @@ impl<'a> Quarantine<'a> {
 mod tests {
     use super::*;
 
-    fn failure(reason: Reason) -> Failure {
-        Failure { sample_id: SampleId(7), submissions: Vec::new(), reason, detail: "x".to_owned() }
+    fn failure(reason: QuarantineReason) -> FailedSample {
+        let sample = SubmittedSample { id: SampleId(7), submissions: Vec::new() };
+        FailedSample { sample, reason, detail: "x".to_owned() }
     }
 
     #[test]
     fn an_entry_is_due_twice_at_once_and_then_exponentially_later() {
         let mut now = DateTime::UNIX_EPOCH;
-        let mut entry = Entry::after(failure(Reason::Forbidden), None, 10, now);
+        let mut entry = QuarantinedSample::after(failure(QuarantineReason::Forbidden), None, 10, now);
         let mut pauses = Vec::new();
         while !entry.given_up {
             pauses.push((entry.next_attempt - now).num_minutes());
             now = entry.next_attempt;
             assert!(entry.is_due(now));
-            entry = Entry::after(failure(Reason::Forbidden), Some(&entry), 10, now);
+            entry = QuarantinedSample::after(failure(QuarantineReason::Forbidden), Some(&entry), 10, now);
         }
         assert_eq!(pauses, [0, 0, 30, 60, 120, 240, 480, 960, 1440]);
         assert_eq!(entry.attempts, 10);
@@ -378,18 +384,25 @@ mod tests {
     #[test]
     fn only_a_deleted_sample_that_was_given_up_is_forgotten_after_35_days() {
         let now = DateTime::UNIX_EPOCH;
-        let entry = |reason, most_attempts| Entry::after(failure(reason), None, most_attempts, now);
+        let entry =
+            |reason, most_attempts| QuarantinedSample::after(failure(reason), None, most_attempts, now);
         let after = |days| now + TimeDelta::days(days);
-        assert!(entry(Reason::NotFound, 1).is_long_gone(after(35)));
-        assert!(!entry(Reason::NotFound, 1).is_long_gone(after(34)));
-        assert!(!entry(Reason::NotFound, 2).is_long_gone(after(1000)), "it is tried again");
-        assert!(!entry(Reason::Forbidden, 1).is_long_gone(after(1000)), "an operator decides");
+        assert!(entry(QuarantineReason::NotFound, 1).is_long_gone(after(35)));
+        assert!(!entry(QuarantineReason::NotFound, 1).is_long_gone(after(34)));
+        assert!(!entry(QuarantineReason::NotFound, 2).is_long_gone(after(1000)), "it is tried again");
+        assert!(!entry(QuarantineReason::Forbidden, 1).is_long_gone(after(1000)), "an operator decides");
     }
 
     #[test]
     fn waiting_is_no_failure() {
         let now = DateTime::UNIX_EPOCH;
-        assert_eq!(Entry::after(failure(Reason::NotAggregated), None, 10, now).state, State::Waiting);
-        assert_eq!(Entry::after(failure(Reason::TooLarge), None, 10, now).state, State::Failed);
+        assert_eq!(
+            QuarantinedSample::after(failure(QuarantineReason::NotAggregated), None, 10, now).state,
+            QuarantineState::Waiting
+        );
+        assert_eq!(
+            QuarantinedSample::after(failure(QuarantineReason::TooLarge), None, 10, now).state,
+            QuarantineState::Failed
+        );
     }
 }

@@ -2,18 +2,18 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
-use ingest::{Event, Manual};
+use ingest::{IngestEvent, Manual};
 
-fn sample(name: &str) -> Event {
+fn sample(name: &str) -> IngestEvent {
     let path = format!("{}/../../events/ingest-{name}.json", env!("CARGO_MANIFEST_DIR"));
-    Event::parse(&serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()).unwrap()
+    IngestEvent::parse(&serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()).unwrap()
 }
 
 #[test]
 fn every_sample_event_is_one_that_its_name_says() {
-    assert!(matches!(sample("schedule"), Event::Scheduled));
-    assert!(matches!(sample("heartbeat"), Event::Heartbeat));
-    assert_eq!(sample("dry-run"), Event::Manual(Manual { dry_run: true, ..Manual::default() }));
-    let Event::Manual(window) = sample("window") else { panic!("no window") };
+    assert!(matches!(sample("schedule"), IngestEvent::Scheduled));
+    assert!(matches!(sample("heartbeat"), IngestEvent::Heartbeat));
+    assert_eq!(sample("dry-run"), IngestEvent::Manual(Manual { dry_run: true, ..Manual::default() }));
+    let IngestEvent::Manual(window) = sample("window") else { panic!("no window") };
     assert!(window.from < window.to && window.from.is_some());
 }

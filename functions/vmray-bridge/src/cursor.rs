@@ -8,19 +8,10 @@ use ingest::cursor::{Cursor, StoredCursor};
 use ingest::event::parse_time;
 
 use crate::setup::{self, Access, State, environment};
-use crate::{Failure, StateArguments};
-
-/// What is done with the cursor.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Arguments {
-    #[command(flatten)]
-    state: StateArguments,
-    #[command(subcommand)]
-    action: Action,
-}
+use crate::{Failure, StateCommand};
 
 #[derive(Debug, Subcommand)]
-enum Action {
+pub(crate) enum Action {
     /// Print it
     Show,
     /// Go on from this finish time
@@ -33,20 +24,13 @@ enum Action {
     Reset,
 }
 
-/// The connector whose state is meant.
-pub(crate) fn connector_id() -> Result<String, Failure> {
-    environment("CONNECTOR_ID")
-        .map(|id| id.trim().to_owned())
-        .ok_or_else(|| Failure::Usage("CONNECTOR_ID: must be set; the state belongs to it".to_owned()))
-}
-
-pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
+pub(crate) async fn run(arguments: StateCommand<Action>) -> Result<ExitCode, Failure> {
     let position = match arguments.action {
         Action::Show => None,
         Action::Set { position } => Some(position),
         Action::Reset => Some(initial_date()?),
     };
-    let connector_id = connector_id()?;
+    let connector_id = setup::connector_id()?;
     let state = State::open(arguments.state.state).await?;
     let store = state.store();
     let mut stored = StoredCursor::load(store.as_ref(), &connector_id).await.map_err(Failure::failed)?;

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use chrono::Utc;
+use ingest::Clients;
 use ingest::cursor::StoredCursor;
 use ingest::opencti::client::OpenctiClient;
 use ingest::opencti::connector::{self, Me};
@@ -112,7 +113,7 @@ async fn examine(state: Option<std::path::PathBuf>, findings: &mut Findings) {
         }
         Err(error) => findings.failed("state", error),
     }
-    let (vmray, opencti) = match local.ingest.connect().await {
+    let Clients { vmray, opencti } = match local.ingest.connect().await {
         Ok(clients) => clients,
         Err(error) => return findings.failed("keys", error),
     };

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use ingest::{Answer, Event, Manual, Status, TimeLimit};
+use ingest::{IngestEvent, Manual, RunAnswer, RunStatus, TimeLimit};
 use runtime::settings::parse_duration;
 use tokio::time::{Instant, sleep_until};
 
@@ -38,13 +38,13 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
-    fn event(&self) -> Result<Event, Failure> {
+    fn event(&self) -> Result<IngestEvent, Failure> {
         let manual = Manual { from: self.from, to: self.to, dry_run: self.dry_run };
         if manual == Manual::default() {
-            return Ok(Event::Scheduled);
+            return Ok(IngestEvent::Scheduled);
         }
         manual.check().map_err(|error| Failure::Usage(error.to_string()))?;
-        Ok(Event::Manual(manual))
+        Ok(IngestEvent::Manual(manual))
     }
 
     fn period(&self) -> Result<Option<Duration>, Failure> {
@@ -81,7 +81,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     }
 }
 
-async fn once(local: &Local, event: Event) -> Result<Answer, Failure> {
+async fn once(local: &Local, event: IngestEvent) -> Result<RunAnswer, Failure> {
     match local.state.lock()? {
         Access::Granted(_lock) => Ok(local.ingest.handle(event, local.state.time_limit()).await),
         Access::Busy => Ok(setup::busy()),
@@ -93,7 +93,7 @@ async fn forever(local: &Local, period: Duration, json: bool) -> Result<ExitCode
     let mut next = Instant::now();
     let running = async {
         loop {
-            match once(local, Event::Scheduled).await {
+            match once(local, IngestEvent::Scheduled).await {
                 Ok(answer) => print(&answer, json),
                 Err(Failure::Failed(message) | Failure::Usage(message)) => {
                     tracing::error!(message, "run failed");
@@ -102,7 +102,7 @@ async fn forever(local: &Local, period: Duration, json: bool) -> Result<ExitCode
             next = (next + period).max(Instant::now());
             while Instant::now() + HEARTBEAT < next {
                 sleep_until(Instant::now() + HEARTBEAT).await;
-                local.ingest.handle(Event::Heartbeat, TimeLimit::NONE).await;
+                local.ingest.handle(IngestEvent::Heartbeat, TimeLimit::NONE).await;
             }
             sleep_until(next).await;
         }
@@ -113,12 +113,12 @@ async fn forever(local: &Local, period: Duration, json: bool) -> Result<ExitCode
     }
 }
 
-fn exit_code(status: Status) -> ExitCode {
-    if status == Status::Failed { ExitCode::from(1) } else { ExitCode::SUCCESS }
+fn exit_code(status: RunStatus) -> ExitCode {
+    if status == RunStatus::Failed { ExitCode::from(1) } else { ExitCode::SUCCESS }
 }
 
 /// One line that is written over.
-fn show_progress(answer: &Answer) {
+fn show_progress(answer: &RunAnswer) {
     let mut stderr = std::io::stderr().lock();
     let _ = write!(
         stderr,
@@ -128,14 +128,14 @@ fn show_progress(answer: &Answer) {
     let _ = stderr.flush();
 }
 
-fn print(answer: &Answer, json: bool) {
+fn print(answer: &RunAnswer, json: bool) {
     let text = if json { serde_json::to_string(answer).unwrap_or_default() } else { summary(answer) };
     // Nobody may be reading any more; the runs go on.
     let _ = writeln!(std::io::stdout(), "{text}");
 }
 
 /// What a person wants to know of a run.
-pub(crate) fn summary(answer: &Answer) -> String {
+pub(crate) fn summary(answer: &RunAnswer) -> String {
     let delivered = if answer.dry_run { "would be delivered" } else { "delivered" };
     let mut lines = vec![format!(
         "{}: {} new submissions, {} samples {delivered} as {} objects in {} bundles, {} skipped ({:.1} s, {} VMRay and {} OpenCTI calls)",

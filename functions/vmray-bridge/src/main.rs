@@ -40,9 +40,9 @@ enum Command {
     /// Check settings, keys, both servers and the store; say what to do
     Doctor(StateArguments),
     /// Show or move the position up to which everything is ingested
-    Cursor(cursor::Arguments),
+    Cursor(StateCommand<cursor::Action>),
     /// Show, retry or drop samples that could not be ingested
-    Quarantine(quarantine::Arguments),
+    Quarantine(StateCommand<quarantine::Action>),
     /// Make a key for a caller of the API
     Key(key::Arguments),
 }
@@ -56,6 +56,15 @@ struct StateArguments {
     /// One JSON document on one line
     #[arg(long, global = true)]
     json: bool,
+}
+
+/// What an operator does with the state.
+#[derive(Debug, clap::Args)]
+struct StateCommand<A: Subcommand> {
+    #[command(flatten)]
+    state: StateArguments,
+    #[command(subcommand)]
+    action: A,
 }
 
 /// What a command did not manage, and whose fault that is.

@@ -4,24 +4,14 @@ use std::process::ExitCode;
 
 use chrono::{SecondsFormat, Utc};
 use clap::Subcommand;
-use ingest::quarantine::{Entry, Quarantine, State as EntryState};
+use ingest::quarantine::{Quarantine, QuarantineState, QuarantinedSample};
 use vmray::model::SampleId;
 
-use crate::cursor::connector_id;
-use crate::setup::State;
-use crate::{Failure, StateArguments};
-
-/// What is done with the quarantine.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Arguments {
-    #[command(flatten)]
-    state: StateArguments,
-    #[command(subcommand)]
-    action: Action,
-}
+use crate::setup::{self, State};
+use crate::{Failure, StateCommand};
 
 #[derive(Debug, Subcommand)]
-enum Action {
+pub(crate) enum Action {
     /// Print what is in it, and why
     List,
     /// Try again in the next run, also what was given up
@@ -32,7 +22,7 @@ enum Action {
 
 #[derive(Debug, clap::Args)]
 #[group(required = true, multiple = false)]
-struct Which {
+pub(crate) struct Which {
     /// Numbers of samples
     #[arg(value_name = "SAMPLE")]
     samples: Vec<SampleId>,
@@ -41,8 +31,8 @@ struct Which {
     all: bool,
 }
 
-pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
-    let connector_id = connector_id()?;
+pub(crate) async fn run(arguments: StateCommand<Action>) -> Result<ExitCode, Failure> {
+    let connector_id = setup::connector_id()?;
     let state = State::open(arguments.state.state).await?;
     let store = state.store();
     let mut quarantine = Quarantine::load(store.as_ref(), &connector_id).await.map_err(Failure::failed)?;
@@ -95,7 +85,7 @@ async fn change(
 
 fn list(quarantine: &Quarantine<'_>, json: bool) {
     if json {
-        let entries: Vec<&Entry> = quarantine.entries().collect();
+        let entries: Vec<&QuarantinedSample> = quarantine.entries().collect();
         println!("{}", serde_json::json!({ "samples": entries }));
         return;
     }
@@ -103,9 +93,9 @@ fn list(quarantine: &Quarantine<'_>, json: bool) {
     println!("{} failed, {} waiting for VMRay", counts.failed, counts.waiting);
     for entry in quarantine.entries() {
         let state = match entry.state {
-            EntryState::Waiting => "waiting",
-            EntryState::Failed if entry.given_up => "given up",
-            EntryState::Failed => "failed",
+            QuarantineState::Waiting => "waiting",
+            QuarantineState::Failed if entry.given_up => "given up",
+            QuarantineState::Failed => "failed",
         };
         let next = if entry.given_up {
             "not by itself".to_owned()

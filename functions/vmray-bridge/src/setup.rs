@@ -7,7 +7,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use ingest::event::parse_time;
 use ingest::settings::{Deployment, IngestSettings};
-use ingest::{Answer, Ingest, LeaseKind, Status, TimeLimit};
+use ingest::{Ingest, LeaseKind, RunAnswer, RunStatus, TimeLimit};
 use runtime::aws;
 use runtime::secrets::{Keys, Secrets};
 use runtime::settings::{Host, Lookup, SettingsError};
@@ -29,6 +29,13 @@ pub(crate) fn environment(name: &str) -> Option<String> {
 /// A point in time on the command line.
 pub(crate) fn time(text: &str) -> Result<DateTime<Utc>, String> {
     parse_time(text).ok_or_else(|| "expected YYYY-MM-DD or an RFC 3339 time".to_owned())
+}
+
+/// The connector whose state is meant.
+pub(crate) fn connector_id() -> Result<String, Failure> {
+    environment("CONNECTOR_ID")
+        .map(|id| id.trim().to_owned())
+        .ok_or_else(|| Failure::Usage("CONNECTOR_ID: must be set; the state belongs to it".to_owned()))
 }
 
 /// Where the state is.
@@ -138,9 +145,9 @@ pub(crate) fn explain(error: &SettingsError) -> String {
 }
 
 /// The answer of a run that another process prevents.
-pub(crate) fn busy() -> Answer {
-    let mut answer = Answer::new(uuid::Uuid::new_v4().to_string());
-    answer.status = Status::Busy;
+pub(crate) fn busy() -> RunAnswer {
+    let mut answer = RunAnswer::new(uuid::Uuid::new_v4().to_string());
+    answer.status = RunStatus::Busy;
     answer
 }
 

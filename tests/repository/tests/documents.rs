@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::fs;
 
 use chrono::Utc;
-use ingest::{Answer, FailureKind, quarantine};
+use ingest::{FailureKind, RunAnswer, quarantine};
 use repository::{all_between, documents, first_column, metrics_of, read, root, section};
 use runtime::settings::{Setting, Unset};
 use stix::LeftOutReason;
@@ -30,13 +30,13 @@ fn words<T: VariantArray>(word: impl Fn(&T) -> String) -> BTreeSet<String> {
 }
 
 /// An answer that has every member.
-fn full_answer() -> Answer {
-    Answer {
+fn full_answer() -> RunAnswer {
+    RunAnswer {
         lag_seconds: Some(0),
         dry_run: true,
         error: Some(String::new()),
         error_kind: Some(FailureKind::StoreError),
-        ..Answer::new(String::new())
+        ..RunAnswer::new(String::new())
     }
 }
 
@@ -112,7 +112,7 @@ fn every_metric_is_explained() {
 #[test]
 fn every_reason_for_quarantine_is_explained() {
     let explained = first_column(section(&read("docs/operations.md"), "## Quarantine"));
-    assert_eq!(explained, words(quarantine::Reason::to_string));
+    assert_eq!(explained, words(quarantine::QuarantineReason::to_string));
 }
 
 #[test]

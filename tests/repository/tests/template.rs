@@ -157,7 +157,7 @@ type Metric = (String, String, String, String);
 /// The metrics that the code writes.
 fn written() -> BTreeSet<Metric> {
     let now = Utc::now();
-    let run = ingest::Answer { lag_seconds: Some(0), ..ingest::Answer::new(String::new()) };
+    let run = ingest::RunAnswer { lag_seconds: Some(0), ..ingest::RunAnswer::new(String::new()) };
     let lines = [
         run.metrics(now),
         submit::metrics::of_work(&submit::Work::default(), now),

@@ -134,13 +134,13 @@ impl OpenctiError {
 }
 
 #[derive(Serialize)]
-struct Request<'a, V> {
+struct GraphqlRequest<'a, V> {
     query: &'a str,
     variables: V,
 }
 
 #[derive(Deserialize)]
-struct Response<T> {
+struct GraphqlResponse<T> {
     data: Option<T>,
     #[serde(default)]
     errors: Option<Vec<GraphqlError>>,
@@ -305,7 +305,7 @@ impl OpenctiClient {
 }
 
 fn encode(operation: Operation, variables: impl Serialize, gzip: bool) -> std::io::Result<Vec<u8>> {
-    let request = Request { query: operation.document, variables };
+    let request = GraphqlRequest { query: operation.document, variables };
     if !gzip {
         return Ok(serde_json::to_vec(&request)?);
     }
@@ -327,7 +327,7 @@ fn read<T: DeserializeOwned>(
         return Err(OpenctiError::TooLarge { operation, status: status.as_u16() });
     }
     // Errors of the platform come with many statuses; the body says more than the status.
-    let Ok(response) = serde_json::from_slice::<Response<Value>>(&answer.body) else {
+    let Ok(response) = serde_json::from_slice::<GraphqlResponse<Value>>(&answer.body) else {
         return Err(not_graphql(answer, operation, origin));
     };
     if let Some(error) = response.errors.as_deref().and_then(<[_]>::first) {

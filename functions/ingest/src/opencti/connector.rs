@@ -116,7 +116,7 @@ pub struct ConnectorInfo {
 
 /// A work as far as feedback needs it.
 #[derive(Debug, Clone, Deserialize)]
-pub struct Work {
+pub struct ConnectorWork {
     /// Its id.
     pub id: String,
     /// Objects that the platform's workers refused.
@@ -262,14 +262,14 @@ pub async fn queue_megabytes(opencti: &OpenctiClient, id: &str) -> Result<f64, O
 }
 
 /// The connector's recent works with their errors.
-pub async fn works(opencti: &OpenctiClient, id: &str) -> Result<Vec<Work>, OpenctiError> {
+pub async fn works(opencti: &OpenctiClient, id: &str) -> Result<Vec<ConnectorWork>, OpenctiError> {
     #[derive(Deserialize)]
     struct Data {
         connector: Option<Connector>,
     }
     #[derive(Deserialize)]
     struct Connector {
-        works: Option<Vec<Option<Work>>>,
+        works: Option<Vec<Option<ConnectorWork>>>,
     }
     let data: Data = opencti.call(WORKS, json!({ "id": id })).await?;
     let works = data.connector.and_then(|connector| connector.works).unwrap_or_default();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::connector::{Work, WorkError};
+use super::connector::{ConnectorWork, WorkError};
 
 /// Different reasons that are told apart in one answer.
 const MOST_REASONS: usize = 20;
@@ -15,7 +15,7 @@ const MOST_CHARACTERS: usize = 120;
 
 /// The errors that are new since `reported` (errors already told, by work), by reason. Brings `reported` up to date and
 /// forgets works that the platform has deleted.
-pub fn new_errors(works: &[Work], reported: &mut BTreeMap<String, u64>) -> BTreeMap<String, u64> {
+pub fn new_errors(works: &[ConnectorWork], reported: &mut BTreeMap<String, u64>) -> BTreeMap<String, u64> {
     let mut new = BTreeMap::new();
     let mut seen = BTreeMap::new();
     for work in works {
@@ -72,12 +72,12 @@ fn object_id(error: &WorkError) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn work(id: &str, messages: &[&str]) -> Work {
+    fn work(id: &str, messages: &[&str]) -> ConnectorWork {
         let errors = messages
             .iter()
             .map(|message| WorkError { message: Some((*message).to_owned()), source: None })
             .collect();
-        Work { id: id.to_owned(), errors: Some(errors) }
+        ConnectorWork { id: id.to_owned(), errors: Some(errors) }
     }
 
     #[test]

@@ -147,6 +147,14 @@ pub struct FeedSettings {
     pub overlap: Duration,
 }
 
+impl FeedSettings {
+    /// How far behind the position each run looks again.
+    #[must_use]
+    pub fn look_back(&self) -> TimeDelta {
+        TimeDelta::from_std(self.overlap).unwrap_or_default()
+    }
+}
+
 /// How a run works.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunSettings {

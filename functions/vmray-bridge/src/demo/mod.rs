@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use ingest::{Answer, Event, Status, TimeLimit};
+use ingest::{IngestEvent, RunAnswer, RunStatus, TimeLimit};
 use serde_json::json;
 use simulators::estate::{Estate, EstateSpec};
 use simulators::opencti::{OpenctiOptions, OpenctiSimulator};
@@ -87,8 +87,8 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         );
         println!("OpenCTI, simulated:  {}\n", simulated.opencti.url());
     }
-    let first = local.ingest.handle(Event::Scheduled, TimeLimit::NONE).await;
-    let second = local.ingest.handle(Event::Scheduled, TimeLimit::NONE).await;
+    let first = local.ingest.handle(IngestEvent::Scheduled, TimeLimit::NONE).await;
+    let second = local.ingest.handle(IngestEvent::Scheduled, TimeLimit::NONE).await;
     let faults = simulated.faults();
     if arguments.json {
         println!("{}", json!({ "runs": [first, second], "arrived": simulated.arrived(), "faults": faults }));
@@ -99,8 +99,8 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         }
     }
     let well = faults.is_empty()
-        && first.status == Status::Done
-        && second.status == Status::Done
+        && first.status == RunStatus::Done
+        && second.status == RunStatus::Done
         && second.objects == 0;
     Ok(if well { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
@@ -119,7 +119,7 @@ impl Simulated {
     }
 }
 
-fn print(simulated: &Simulated, first: &Answer, second: &Answer) {
+fn print(simulated: &Simulated, first: &RunAnswer, second: &RunAnswer) {
     println!("First run\n{}\n", indent(&summary(first)));
     println!("Second run, with nothing new\n{}\n", indent(&summary(second)));
     println!("What arrived in OpenCTI");

@@ -17,22 +17,22 @@ impl TimeLimit {
 
 /// What is left of the time, by what it may be spent on. Each stage leaves room for the ones behind it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Times {
+pub(crate) struct Times {
     /// No new sample.
-    pub(super) start_until: Instant,
+    pub start_until: Instant,
     /// No request to VMRay.
-    pub(super) read_until: Deadline,
+    pub read_until: Deadline,
     /// No push.
-    pub(super) push_until: Deadline,
+    pub push_until: Deadline,
     /// No call at all.
-    pub(super) end: Deadline,
+    pub end: Deadline,
     /// Whatever is still under way is left, or there would be no answer.
-    pub(super) answer_at: Instant,
-    pub(super) ends_at: DateTime<Utc>,
+    pub answer_at: Instant,
+    pub ends_at: DateTime<Utc>,
 }
 
 impl Times {
-    pub(super) fn new(limit: Duration) -> Self {
+    pub(crate) fn new(limit: Duration) -> Self {
         let now = Instant::now();
         let reserve = (limit / 4).min(Duration::from_secs(30));
         let before_end = |part: Duration| now + limit.saturating_sub(part);
@@ -48,7 +48,7 @@ impl Times {
     }
 
     /// Listing ahead takes at most a quarter of the time, or a short invocation would never get to a sample.
-    pub(super) fn look_ahead_until(&self) -> Instant {
+    pub(crate) fn look_ahead_until(&self) -> Instant {
         let now = Instant::now();
         now + self.start_until.saturating_duration_since(now) / 4
     }

@@ -8,9 +8,9 @@ use tracing::warn;
 use super::client::OpenctiClient;
 use super::connector;
 
-/// Back-pressure: how full the connector's queue on the platform is.
+/// How full the connector's queue on the platform is.
 #[derive(Debug)]
-pub struct Queue {
+pub struct BackPressure {
     threshold: f64,
     recheck: Duration,
     asked: Option<Instant>,
@@ -18,7 +18,7 @@ pub struct Queue {
     pub megabytes: f64,
 }
 
-impl Queue {
+impl BackPressure {
     /// Full from `threshold` decimal megabytes on; asked for at most every `recheck`.
     #[must_use]
     pub fn new(threshold: f64, recheck: Duration) -> Self {

@@ -5,34 +5,17 @@ use std::collections::HashSet;
 
 use mapping::MappedSample;
 use runtime::http::Deadline;
-use serde::{Deserialize, Serialize};
 use stix::{Body, Bundle, LeftOut, Object, StixId};
 use vmray::model::SampleId;
 
-use super::client::{OpenctiClient, OpenctiError, Operation};
+use crate::opencti::back_pressure::BackPressure;
+use crate::opencti::client::{OpenctiClient, OpenctiError};
+use crate::opencti::push::push;
 use crate::proof::{Systemic, Unproven};
-
-const PUSH: Operation = Operation {
-    name: "stixBundlePush",
-    document: "mutation StixBundlePush($connectorId: String!, $bundle: String!) { stixBundlePush(connectorId: $connectorId, bundle: $bundle) }",
-};
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Variables<'a> {
-    connector_id: &'a str,
-    bundle: &'a str,
-}
-
-#[derive(Deserialize)]
-struct Data {
-    #[serde(rename = "stixBundlePush")]
-    pushed: Option<bool>,
-}
 
 /// How the platform treated a sample.
 #[derive(Debug)]
-pub enum Delivered {
+pub(crate) enum DeliveredSample {
     /// Accepted; imported a little later.
     Accepted(SampleId),
     /// Not taken, however often, while it takes others.
@@ -52,11 +35,12 @@ pub enum DeliveryError {
 
 /// Pushes bundles and counts them.
 #[derive(Debug)]
-pub struct Delivery<'a> {
+pub(crate) struct Delivery<'a> {
     opencti: &'a OpenctiClient,
     connector_id: &'a str,
     /// Map and validate only.
     dry_run: bool,
+    back_pressure: BackPressure,
     until: Deadline,
     pushed_labels: HashSet<StixId>,
     /// Samples that were refused, and the platform has taken nothing since.
@@ -70,11 +54,18 @@ pub struct Delivery<'a> {
 impl<'a> Delivery<'a> {
     /// For one run, which pushes nothing after `until`. A dry run counts and pushes nothing at all.
     #[must_use]
-    pub fn new(opencti: &'a OpenctiClient, connector_id: &'a str, dry_run: bool, until: Deadline) -> Self {
+    pub(crate) fn new(
+        opencti: &'a OpenctiClient,
+        connector_id: &'a str,
+        dry_run: bool,
+        back_pressure: BackPressure,
+        until: Deadline,
+    ) -> Self {
         Self {
             opencti,
             connector_id,
             dry_run,
+            back_pressure,
             until,
             pushed_labels: HashSet::new(),
             refused: Unproven::default(),
@@ -83,21 +74,33 @@ impl<'a> Delivery<'a> {
         }
     }
 
+    /// Whether the platform cannot keep up.
+    pub(crate) async fn is_held_back(&mut self) -> bool {
+        !self.dry_run && self.back_pressure.is_full(self.opencti, self.connector_id).await
+    }
+
+    /// How full the platform's queue was when it was last asked, in decimal megabytes.
+    #[must_use]
+    pub(crate) fn queue_megabytes(&self) -> f64 {
+        self.back_pressure.megabytes
+    }
+
     /// Pushes the samples as one bundle. One that is too large is halved at once; one that is refused is pushed again
     /// sample by sample. An error is not the samples' fault and stops the run; what was decided before it is in
     /// `results` all the same.
-    pub async fn push(
+    pub(crate) async fn push(
         &mut self,
         samples: Vec<MappedSample>,
-        results: &mut Vec<Delivered>,
+        results: &mut Vec<DeliveredSample>,
     ) -> Result<(), DeliveryError> {
         let mut pending = vec![samples];
         while let Some(samples) = pending.pop() {
             match self.push_once(&samples).await {
                 Ok(()) => {
                     self.works(results);
-                    results
-                        .extend(samples.iter().map(|sample| Delivered::Accepted(SampleId(sample.sample_id))));
+                    results.extend(
+                        samples.iter().map(|sample| DeliveredSample::Accepted(SampleId(sample.sample_id))),
+                    );
                 }
                 Err(error) if error.is_about_the_bundle() => match <[MappedSample; 1]>::try_from(samples) {
                     Ok([sample]) => self.push_alone(sample, error, results).await?,
@@ -113,7 +116,7 @@ impl<'a> Delivery<'a> {
     }
 
     /// Decides about the samples that were refused: the platform takes others, or nothing at all.
-    pub async fn decide(&mut self, results: &mut Vec<Delivered>) -> Result<(), DeliveryError> {
+    pub(crate) async fn decide(&mut self, results: &mut Vec<DeliveredSample>) -> Result<(), DeliveryError> {
         let Some((_, refusal)) = self.refused.last() else { return Ok(()) };
         let detail = refusal.to_string();
         match self.push_bundle(&author_alone()).await {
@@ -130,9 +133,9 @@ impl<'a> Delivery<'a> {
     }
 
     /// The platform has taken something: what was refused before is the samples' own fault.
-    fn works(&mut self, results: &mut Vec<Delivered>) {
+    fn works(&mut self, results: &mut Vec<DeliveredSample>) {
         let refused = self.refused.prove().into_iter();
-        results.extend(refused.map(|(sample, error)| Delivered::Refused(sample, error)));
+        results.extend(refused.map(|(sample, error)| DeliveredSample::Refused(sample, error)));
     }
 
     /// One sample whose bundle was not taken. If it was too large it goes in parts: each stands alone, and the platform
@@ -141,7 +144,7 @@ impl<'a> Delivery<'a> {
         &mut self,
         sample: MappedSample,
         mut error: OpenctiError,
-        results: &mut Vec<Delivered>,
+        results: &mut Vec<DeliveredSample>,
     ) -> Result<(), DeliveryError> {
         let id = SampleId(sample.sample_id);
         let mut refused = Some(sample);
@@ -157,7 +160,7 @@ impl<'a> Delivery<'a> {
                 }
             }
             let Some(part) = pending.pop() else {
-                results.push(Delivered::Accepted(id));
+                results.push(DeliveredSample::Accepted(id));
                 return Ok(());
             };
             match self.push_once(std::slice::from_ref(&part)).await {
@@ -183,16 +186,7 @@ impl<'a> Delivery<'a> {
     }
 
     async fn push_bundle(&self, bundle: &Bundle) -> Result<(), OpenctiError> {
-        let variables = Variables { connector_id: self.connector_id, bundle: &bundle.json };
-        let data: Data = self.opencti.call_until(self.until, PUSH, variables).await?;
-        if data.pushed == Some(true) {
-            return Ok(());
-        }
-        Err(OpenctiError::Refused {
-            operation: PUSH.name,
-            code: "NOT_PUSHED".to_owned(),
-            message: "the platform did not say that it took the bundle".to_owned(),
-        })
+        push(self.opencti, self.until, self.connector_id, &bundle.json).await
     }
 }
 
