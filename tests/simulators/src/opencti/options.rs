@@ -9,8 +9,13 @@ use super::ids;
 pub enum Workers {
     /// Before the push is answered.
     Immediate,
-    /// When `Platform::run_workers` is called; until then they are in the queue, and a reset purges them.
+    /// When `Platform::import` is called; until then they are in the queue, and a reset purges them.
     Held,
+    /// One after the other, each in its share of a second.
+    Paced {
+        /// How many objects the workers import in a second.
+        objects_per_second: u32,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -27,6 +32,8 @@ pub struct OpenctiOptions {
     pub allowed_markings: Vec<String>,
     /// When bundles are imported.
     pub workers: Workers,
+    /// The queue's figures are those of the last `Platform::collect_statistics`, so that none show right after a push.
+    pub lagging_statistics: bool,
     /// Waited before each request is handled.
     pub latency: Duration,
     /// The platform's limit of a request body, counted inflated.
@@ -53,6 +60,7 @@ impl Default for OpenctiOptions {
             allowed_markings: markings.clone(),
             markings,
             workers: Workers::Immediate,
+            lagging_statistics: false,
             latency: Duration::ZERO,
             max_body_bytes: 50 << 20,
             proxy_limit_bytes: None,
