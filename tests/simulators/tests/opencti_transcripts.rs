@@ -10,7 +10,7 @@ use flate2::write::GzEncoder;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use simulators::opencti::{OpenctiOptions, OpenctiSimulator, Workers};
+use simulators::opencti::{OpenctiOptions, OpenctiSimulator, Statistics, Workers};
 
 const TOKEN: &str = "the-token";
 
@@ -156,7 +156,7 @@ async fn replay(transcript: &str, version: &str) {
         tokens: vec![TOKEN.to_owned()],
         version: version.to_owned(),
         workers: Workers::Held,
-        lagging_statistics: true,
+        statistics: Statistics::Collected,
         record_bodies: false,
         ..OpenctiOptions::default()
     };

@@ -249,14 +249,18 @@ impl Knowledge {
     fn drop_lost_references(&mut self, object: &mut Value) {
         let (index, markings) = (&self.index, &self.rights.markings);
         let owner = object["id"].as_str().unwrap_or_default().to_owned();
-        let mut lost = Vec::new();
+        let mut missing = Vec::new();
         for (member, value) in object.as_object_mut().into_iter().flatten() {
             let mut is_there = |id: &Value| {
                 let id = id.as_str().unwrap_or_default().to_owned();
                 let is_there =
                     index.contains_key(&id) || (member == "object_marking_refs" && markings.contains(&id));
                 if !is_there {
-                    lost.push(LostReference { object: owner.clone(), member: member.clone(), reference: id });
+                    missing.push(LostReference {
+                        object: owner.clone(),
+                        member: member.clone(),
+                        reference: id,
+                    });
                 }
                 is_there
             };
@@ -266,7 +270,7 @@ impl Knowledge {
                 _ => {}
             }
         }
-        self.lost.extend(lost);
+        self.lost.extend(missing);
     }
 
     /// Adds a label as the release does; gives value and colour that are stored then.
@@ -350,9 +354,9 @@ impl Knowledge {
                 }
             }
         }
-        relationships.iter().for_each(|id| {
-            self.delete(id);
-        });
+        for id in relationships {
+            self.delete(&id);
+        }
         true
     }
 
@@ -375,7 +379,7 @@ fn strings(value: &Value) -> impl Iterator<Item = String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::opencti::split::split;
+    use crate::opencti::split::split_bundle;
 
     fn rights() -> Rights {
         let markings: Vec<String> = ids::MARKINGS.iter().map(|(_, id)| (*id).to_owned()).collect();
@@ -392,7 +396,7 @@ mod tests {
 
     /// Imports a bundle; gives the names of what was refused.
     fn import(knowledge: &mut Knowledge, objects: &[Value]) -> Vec<&'static str> {
-        let objects = split(objects.to_vec());
+        let objects = split_bundle(objects.to_vec());
         objects
             .iter()
             .filter_map(|object| knowledge.import(object).err())
@@ -457,7 +461,7 @@ mod tests {
             "object_refs": ["url--1", "url--2"], "created_by_ref": "identity--absent"});
         let mut knowledge = latest();
         import(&mut knowledge, &[url(1)]);
-        assert!(import(&mut knowledge, &[report.clone()]).is_empty());
+        assert!(import(&mut knowledge, std::slice::from_ref(&report)).is_empty());
         let stored = |knowledge: &Knowledge| knowledge.get("report--1").unwrap().object.clone();
         assert_eq!(stored(&knowledge)["object_refs"], json!(["url--1"]));
         let lost: Vec<&str> = knowledge.lost_references().iter().map(|lost| &*lost.reference).collect();

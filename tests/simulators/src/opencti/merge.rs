@@ -50,11 +50,10 @@ pub(super) fn merge(stored: &mut Value, new: &Value, highest: i64, version: Vers
         match (name, value) {
             ("object_marking_refs", Value::Array(new)) => mark(into, new),
             ("labels" | "external_references", Value::Array(new)) if adds => unite(into, name, new),
-            ("labels" | "external_references", _) => {}
             ("created_by_ref", _) if empty || !rated || surer => {
                 into.insert(name.to_owned(), value.clone());
             }
-            ("created_by_ref", _) => {}
+            ("labels" | "external_references" | "created_by_ref", _) => {}
             (_, Value::Array(new)) if sure || name.ends_with("_refs") => unite(into, name, new),
             _ if empty || (sure && (revives || !LIFE.contains(&name))) => {
                 into.insert(name.to_owned(), value.clone());

@@ -26,7 +26,7 @@ use axum::http::header;
 use serde_json::{Value, json};
 
 pub use knowledge::{Entity, Knowledge, LostReference, MismatchedId, Rejected};
-pub use options::{OpenctiOptions, Workers};
+pub use options::{OpenctiOptions, Statistics, Workers};
 pub use platform::{Connector, Platform, PushedBundle};
 use version::Version;
 pub use works::Work;

@@ -18,6 +18,15 @@ pub enum Workers {
     },
 }
 
+/// What the broker tells of a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Statistics {
+    /// What waits in it.
+    Current,
+    /// What waited at the last `Platform::collect_statistics`: nothing right after a push.
+    Collected,
+}
+
 #[derive(Clone, Debug)]
 pub struct OpenctiOptions {
     /// Tokens in force, all of the same account.
@@ -32,8 +41,8 @@ pub struct OpenctiOptions {
     pub allowed_markings: Vec<String>,
     /// When bundles are imported.
     pub workers: Workers,
-    /// The queue's figures are those of the last `Platform::collect_statistics`, so that none show right after a push.
-    pub lagging_statistics: bool,
+    /// What the queue's figures show.
+    pub statistics: Statistics,
     /// Waited before each request is handled.
     pub latency: Duration,
     /// The platform's limit of a request body, counted inflated.
@@ -60,7 +69,7 @@ impl Default for OpenctiOptions {
             allowed_markings: markings.clone(),
             markings,
             workers: Workers::Immediate,
-            lagging_statistics: false,
+            statistics: Statistics::Current,
             latency: Duration::ZERO,
             max_body_bytes: 50 << 20,
             proxy_limit_bytes: None,

@@ -22,13 +22,10 @@ impl Pace {
     pub(super) fn imported(&mut self, waiting: usize, now: Instant) -> usize {
         let worked = now.saturating_duration_since(std::mem::replace(&mut self.since, now)) + self.begun;
         let done = usize::try_from(worked.as_nanos() / self.per_object.as_nanos()).unwrap_or(usize::MAX);
-        let (count, begun) = if done >= waiting {
-            (waiting, Duration::ZERO)
-        } else {
-            (done, worked - self.per_object * u32::try_from(done).unwrap_or(u32::MAX))
-        };
-        self.begun = begun;
-        self.busy += self.per_object * u32::try_from(count).unwrap_or(u32::MAX);
+        let count = done.min(waiting);
+        let spent = self.per_object * u32::try_from(count).unwrap_or(u32::MAX);
+        self.begun = if done >= waiting { Duration::ZERO } else { worked.saturating_sub(spent) };
+        self.busy += spent;
         count
     }
 

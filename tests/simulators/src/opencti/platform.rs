@@ -13,7 +13,7 @@ use super::knowledge::{Knowledge, Rights};
 use super::options::{OpenctiOptions, Workers};
 use super::pace::Pace;
 use super::queue::{Content, Message, Queue};
-use super::split::split;
+use super::split::split_bundle;
 use super::version::Version;
 use super::works::{Work, Works};
 use crate::server::lock;
@@ -113,7 +113,7 @@ impl Platform {
         Self {
             tokens: options.tokens.clone(),
             knowledge: Knowledge::new(version, rights(&options)),
-            queue: Queue::new(options.lagging_statistics),
+            queue: Queue::new(options.statistics),
             pace: match options.workers {
                 Workers::Paced { objects_per_second } => Some(Pace::new(objects_per_second, Instant::now())),
                 Workers::Immediate | Workers::Held => None,
@@ -426,7 +426,7 @@ impl Platform {
             self.bundles.push(PushedBundle { connector_id, text, work_id, waiting });
         }
         if self.version >= Version::SPLIT_AT_PUSH {
-            self.add_split(connector_id, work_id, objects, bytes);
+            self.add_split(&connector_id, &work_id, objects, bytes);
         } else {
             // A worker will not split a bundle of one object, nor count it.
             if objects.len() == 1
@@ -464,10 +464,12 @@ impl Platform {
         while let Some(Message { connector_id, work_id, content, bytes }) = self.queue.next() {
             match content {
                 Content::Bundle(objects) if objects.len() > 1 => {
-                    self.add_split(connector_id, work_id, objects, bytes);
+                    self.add_split(&connector_id, &work_id, objects, bytes);
                 }
                 Content::Bundle(objects) => {
-                    objects.iter().for_each(|object| self.import_object(&work_id, object));
+                    for object in objects {
+                        self.import_object(&work_id, &object);
+                    }
                     return true;
                 }
                 Content::Object(object) => {
@@ -480,14 +482,14 @@ impl Platform {
     }
 
     /// Counts a bundle's objects and makes a message of each.
-    fn add_split(&mut self, connector_id: String, work_id: String, objects: Vec<Value>, bytes: usize) {
-        let objects = split(objects);
-        if let Some(work) = self.works.get_mut(&work_id) {
+    fn add_split(&mut self, connector_id: &str, work_id: &str, objects: Vec<Value>, bytes: usize) {
+        let objects = split_bundle(objects);
+        if let Some(work) = self.works.get_mut(work_id) {
             work.expect(objects.len());
         }
         let bytes = bytes / objects.len().max(1);
         for object in objects {
-            let (connector_id, work_id) = (connector_id.clone(), work_id.clone());
+            let (connector_id, work_id) = (connector_id.to_owned(), work_id.to_owned());
             self.queue.add(Message { connector_id, work_id, content: Content::Object(object), bytes });
         }
     }
@@ -512,7 +514,7 @@ impl Platform {
             "toProcessed" => {
                 let message = arguments.get("message").and_then(Value::as_str).unwrap_or_default();
                 let in_error = arguments.get("inError").and_then(Value::as_bool) == Some(true);
-                work.to_processed(message, in_error, self.version, now);
+                work.end(message, in_error, self.version, now);
             }
             "delete" => self.works.delete(id),
             _ => {}

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde_json::Value;
 
+use super::options::Statistics;
+
 /// One message for a worker.
 #[derive(Debug)]
 pub(super) struct Message {
@@ -29,8 +31,11 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    pub(super) fn new(lagging: bool) -> Self {
-        Self { messages: VecDeque::new(), collected: lagging.then(BTreeMap::new) }
+    pub(super) fn new(statistics: Statistics) -> Self {
+        Self {
+            messages: VecDeque::new(),
+            collected: (statistics == Statistics::Collected).then(BTreeMap::new),
+        }
     }
 
     pub(super) fn add(&mut self, message: Message) {

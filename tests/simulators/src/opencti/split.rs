@@ -46,7 +46,7 @@ const KINDS: [&str; 36] = [
 
 /// The objects of a bundle in the order in which workers get them: what others depend on first. Of equal ids the last stands;
 /// relationships that lose an end to a circle are left out.
-pub(super) fn split(objects: Vec<Value>) -> Vec<Value> {
+pub(super) fn split_bundle(objects: Vec<Value>) -> Vec<Value> {
     let mut splitter = Splitter::new(objects);
     for at in 0..splitter.objects.len() {
         splitter.enlist(at, &mut Vec::new());
@@ -156,7 +156,10 @@ mod tests {
     use super::*;
 
     fn order(objects: &[Value]) -> Vec<String> {
-        split(objects.to_vec()).iter().map(|object| object["id"].as_str().unwrap().to_owned()).collect()
+        split_bundle(objects.to_vec())
+            .iter()
+            .map(|object| object["id"].as_str().unwrap().to_owned())
+            .collect()
     }
 
     fn link(id: &str, source: &str, target: &str) -> Value {
@@ -181,7 +184,7 @@ mod tests {
     #[test]
     fn of_equal_ids_the_last_stands() {
         let url = |value: &str| json!({"type": "url", "id": "url--1", "value": value});
-        assert_eq!(split(vec![url("a"), url("b")]), [url("b")]);
+        assert_eq!(split_bundle(vec![url("a"), url("b")]), [url("b")]);
     }
 
     #[test]
@@ -196,7 +199,7 @@ mod tests {
         let references = json!([{"source_name": "x"}, {"url": "https://a.test"}]);
         let report = json!({"type": "report", "id": "report--1", "object_refs": ["x-own--1", "url--9"],
             "external_references": references});
-        let split = split(vec![report]);
+        let split = split_bundle(vec![report]);
         assert_eq!(split[0]["object_refs"], json!(["url--9"]));
         assert_eq!(split[0]["external_references"], json!([{"url": "https://a.test"}]));
     }

@@ -170,7 +170,7 @@ async fn every_wrong_bundle_gets_the_same_error() {
 async fn a_reset_purges_what_waits_in_the_queue() {
     let opencti = start(OpenctiOptions {
         workers: Workers::Held,
-        lagging_statistics: true,
+        statistics: Statistics::Collected,
         ..OpenctiOptions::default()
     })
     .await;

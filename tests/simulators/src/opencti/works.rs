@@ -68,7 +68,7 @@ impl Work {
         }
     }
 
-    pub(super) fn to_processed(&mut self, message: &str, in_error: bool, version: Version, now: String) {
+    pub(super) fn end(&mut self, message: &str, in_error: bool, version: Version, now: String) {
         self.processed_time = Some(now.clone());
         if in_error {
             self.errors.push((message.to_owned(), "Connector".to_owned()));
