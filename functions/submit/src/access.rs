@@ -7,11 +7,12 @@ use std::time::{Duration, SystemTime};
 use runtime::http::{self, Deadline, Limits, RetryPolicy};
 use runtime::secrets::{Keys, RotatingKey, Secrets};
 use runtime::settings::HttpSettings;
+use tokio::time::Instant;
 use vmray::VmraySettings;
 use vmray::client::{Throttle, VmrayClient, VmrayPolicy};
 
 use crate::error::ServiceError;
-use crate::quota::QuotaCache;
+use crate::quota::{Quota, QuotaCache};
 use crate::settings::SubmitSettings;
 
 /// Tries of one GET: callers wait, and the worker comes again anyway.
@@ -27,6 +28,9 @@ const MOST_VMRAY_BYTES: usize = 16 * 1024 * 1024;
 /// over, by its own delay.
 const LONGEST_CLOSURE: Duration = Duration::from_secs(10);
 
+/// The longest that the quota is waited for.
+const QUOTA_PATIENCE: Duration = Duration::from_secs(2);
+
 /// Makes clients for VMRay.
 pub struct VmrayAccess {
     secrets: Arc<Secrets>,
@@ -36,7 +40,7 @@ pub struct VmrayAccess {
     throttle: Arc<Throttle>,
     connections: Mutex<Option<Connections>>,
     used_at: Mutex<Option<SystemTime>>,
-    pub(crate) quota: QuotaCache,
+    quota: QuotaCache,
     /// Reads for callers for which VMRay has refused the key, since they were last asked for.
     refusals: AtomicU64,
 }
@@ -115,6 +119,36 @@ impl VmrayAccess {
         let base = self.server.server.as_str().trim_end_matches('/').to_owned();
         self.throttle.shorten(LONGEST_CLOSURE);
         Ok(VmrayClient::new(http, base, key, policy, deadline).sharing(&self.throttle))
+    }
+
+    /// The quota, at most a minute old; `None`: VMRay does not say.
+    pub(crate) async fn quota(&self, deadline: Deadline) -> Option<Quota> {
+        if let Some(asked) = self.quota.fresh() {
+            return asked.quota;
+        }
+        let quota = self.ask_for_quota(deadline).await;
+        self.quota.set(quota);
+        quota
+    }
+
+    /// What is left of the quota, as far as it is known already.
+    #[must_use]
+    pub(crate) fn known_quota(&self) -> Option<u64> {
+        self.quota.fresh()?.quota?.remaining
+    }
+
+    async fn ask_for_quota(&self, deadline: Deadline) -> Option<Quota> {
+        let deadline = Deadline::at(Instant::now() + QUOTA_PATIENCE.min(deadline.remaining()));
+        let vmray = self.client(QUOTA_PATIENCE, deadline).await.ok()?;
+        let quota = deadline.bound(vmray.quota()).await;
+        self.note_refusals(&vmray);
+        match quota? {
+            Ok(quota) => Some(quota.into()),
+            Err(error) => {
+                tracing::debug!(%error, "VMRay does not say the quota");
+                None
+            }
+        }
     }
 
     async fn connections(&self) -> Result<Connections, ServiceError> {

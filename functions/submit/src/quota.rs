@@ -4,19 +4,13 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use runtime::http::Deadline;
 use serde::Serialize;
 use tokio::time::Instant;
 use vmray::client;
 
-use crate::access::VmrayAccess;
-
 /// How long an answer is good, and a failure believed.
 const KEEP: Duration = Duration::from_mins(1);
 const KEEP_FAILURE: Duration = Duration::from_secs(30);
-
-/// The longest that an answer is waited for.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The quota of VMRay's API key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -42,52 +36,21 @@ impl From<client::Quota> for Quota {
 pub(crate) struct QuotaCache(Mutex<Option<Asked>>);
 
 #[derive(Debug, Clone, Copy)]
-struct Asked {
+pub(crate) struct Asked {
     at: Instant,
     /// `None`: VMRay did not say.
-    quota: Option<Quota>,
+    pub(crate) quota: Option<Quota>,
 }
 
 impl QuotaCache {
-    fn fresh(&self) -> Option<Asked> {
+    /// The last answer, unless it is too old.
+    pub(crate) fn fresh(&self) -> Option<Asked> {
         let asked = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         asked.filter(|asked| asked.at.elapsed() < if asked.quota.is_some() { KEEP } else { KEEP_FAILURE })
     }
 
-    fn set(&self, quota: Option<Quota>) {
+    pub(crate) fn set(&self, quota: Option<Quota>) {
         let asked = Asked { at: Instant::now(), quota };
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(asked);
-    }
-}
-
-impl VmrayAccess {
-    /// The quota, at most a minute old; `None`: VMRay does not say.
-    pub(crate) async fn quota(&self, deadline: Deadline) -> Option<Quota> {
-        if let Some(asked) = self.quota.fresh() {
-            return asked.quota;
-        }
-        let quota = self.ask_for_quota(deadline).await;
-        self.quota.set(quota);
-        quota
-    }
-
-    /// What is left of the quota, as far as it is known already.
-    #[must_use]
-    pub(crate) fn known_quota(&self) -> Option<u64> {
-        self.quota.fresh()?.quota?.remaining
-    }
-
-    async fn ask_for_quota(&self, deadline: Deadline) -> Option<Quota> {
-        let deadline = Deadline::at(Instant::now() + PATIENCE.min(deadline.remaining()));
-        let vmray = self.client(PATIENCE, deadline).await.ok()?;
-        let quota = deadline.bound(vmray.quota()).await;
-        self.note_refusals(&vmray);
-        match quota? {
-            Ok(quota) => Some(quota.into()),
-            Err(error) => {
-                tracing::debug!(%error, "VMRay does not say the quota");
-                None
-            }
-        }
     }
 }

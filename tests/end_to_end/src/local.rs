@@ -319,6 +319,7 @@ impl World {
         }
         if !self.may_refuse_objects {
             assert!(knowledge.rejected().is_empty(), "the platform refused: {:?}", knowledge.rejected());
+            assert_eq!(knowledge.lost_references(), [], "references to what the platform does not hold");
         }
         for operation in ["workAdd", "workEdit", "labelAdd"] {
             assert_eq!(self.opencti_calls(operation), 0, "{operation} was called");

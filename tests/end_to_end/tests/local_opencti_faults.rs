@@ -379,10 +379,10 @@ async fn a_reset_that_purges_the_queue_loses_nothing() {
     let world = world_of(estate(4), workers(Workers::Held)).await;
     world.ingest_all().await;
     world.opencti.platform().operator_reset(CONNECTOR);
-    world.opencti.platform().run_workers();
+    world.opencti.platform().import_all();
     assert_eq!(world.arrived(), samples([]), "the queue was purged");
     world.ingest_all().await;
-    world.opencti.platform().run_workers();
+    world.opencti.platform().import_all();
     assert_eq!(world.arrived(), samples(1..=4));
 }
 

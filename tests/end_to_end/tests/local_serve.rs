@@ -397,6 +397,25 @@ async fn a_crowd_of_clients_that_never_read_keeps_nobody_away() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_stranger_gets_one_answer_for_each_connection_and_a_caller_as_many_as_it_asks_for() {
+    let world = world(Duration::ZERO).await;
+    let served = world.serve().await;
+    let request = |key: &str| format!("GET /openapi.json HTTP/1.1\r\nhost: x\r\nx-api-key: {key}\r\n\r\n");
+    let check = |key: &str| {
+        head_of_post(key, "content-length: 20").replace("submissions", "check") + r#"["http://a.example"]"#
+    };
+    for (requests, answers) in
+        [(request("").repeat(3), 1), (check("no-key").repeat(3), 1), (check(&served.key).repeat(3), 3)]
+    {
+        let mut connection = served.connect().await;
+        connection.write_all(requests.as_bytes()).await.unwrap();
+        let mut said = String::new();
+        connection.read_to_string(&mut said).await.unwrap();
+        assert_eq!(said.matches("HTTP/1.1 ").count(), answers, "{said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_is_idle_or_does_not_read_is_put_out_even_with_a_key() {
     let world = world(Duration::ZERO).await;
     let served = world.serve().await;

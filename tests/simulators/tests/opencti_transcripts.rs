@@ -10,7 +10,7 @@ use flate2::write::GzEncoder;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use simulators::opencti::{OpenctiOptions, OpenctiSimulator, Workers};
+use simulators::opencti::{OpenctiOptions, OpenctiSimulator, Statistics, Workers};
 
 const TOKEN: &str = "the-token";
 
@@ -156,6 +156,7 @@ async fn replay(transcript: &str, version: &str) {
         tokens: vec![TOKEN.to_owned()],
         version: version.to_owned(),
         workers: Workers::Held,
+        statistics: Statistics::Collected,
         record_bodies: false,
         ..OpenctiOptions::default()
     };
@@ -163,7 +164,7 @@ async fn replay(transcript: &str, version: &str) {
     let mut work = Renamed::default();
     for step in transcript.steps {
         if step.name.contains("imported") || step.name.contains("with errors") {
-            opencti.platform().run_workers();
+            opencti.platform().import_all();
         }
         let answer = step.request.send(&opencti, &work).await;
         work.learn(&step.response.body, &answer.body);

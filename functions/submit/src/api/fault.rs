@@ -71,6 +71,12 @@ pub(crate) fn shown(word: &str) -> &str {
     word.char_indices().nth(NAME_CHARS).map_or(word, |(end, _)| &word[..end])
 }
 
+/// An error's words without its line and column, which count from the inner value.
+pub(crate) fn without_place(error: &serde_json::Error) -> String {
+    let words = error.to_string();
+    words.split(" at line ").next().unwrap_or_default().to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

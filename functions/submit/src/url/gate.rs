@@ -8,7 +8,7 @@ use super::{
     begins::blank_between_urls,
     host::{is_known_name, is_plausible, is_private},
     lists::{Hosts, Plain},
-    refang::{Refanged, breaks_a_line, refang, unwrapped},
+    refang::{Refanged, characters::breaks_a_line, prose::unwrapped, refang},
     sensitive::opens,
     unwrap::{Wrapper, unwrap},
 };

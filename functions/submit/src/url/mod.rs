@@ -9,13 +9,15 @@ mod begins;
 mod gate;
 mod host;
 mod lists;
+mod markup;
 mod redact;
 mod refang;
 mod sensitive;
 mod unwrap;
 
-pub(crate) use begins::{BEGINNING, Markup, begins_host, begins_scheme, begins_url, is_between_urls, opened};
+pub(crate) use begins::{BEGINNING, begins_host, begins_scheme, begins_url, is_between_urls, opened};
 pub use gate::{Gate, GatedUrl, Refusal};
+pub(crate) use markup::Markup;
 pub use redact::redacted;
 pub use unwrap::Wrapper;
 

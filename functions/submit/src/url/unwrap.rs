@@ -10,7 +10,7 @@ use url::{Host, Url};
 
 use super::{
     host::{is_plausible, is_under, registered_domain, without_root},
-    refang::breaks_a_line,
+    refang::characters::breaks_a_line,
 };
 
 /// Wrappers within each other that are taken off. A mail that several gateways have passed has three or four.

@@ -60,13 +60,14 @@ pub(super) async fn answer(
         drop(memory);
         Ok(response)
     };
-    let response = match answered.await {
-        Ok(response) => response,
-        // What is still on its way is not read: the connection ends.
-        Err(refusal) if has_body => refusal.with("connection", "close"),
-        Err(refusal) => refusal,
+    let (response, is_read) = match answered.await {
+        Ok(response) => (response, true),
+        Err(refusal) => (refusal, !has_body),
     };
-    written(response)
+    // What is still on its way is not read, and a stranger gets one answer: many that wait for each other on one
+    // connection would cost as much as the stranger likes.
+    let goes_on = is_read && place.is_callers();
+    written(if goes_on { response } else { response.with("connection", "close") })
 }
 
 fn time_for_an_answer() -> Deadline {

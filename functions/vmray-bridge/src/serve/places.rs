@@ -23,6 +23,13 @@ pub(super) struct Places {
 #[derive(Default)]
 pub(super) struct Place(OnceLock<OwnedSemaphorePermit>);
 
+impl Place {
+    /// Whether the connection has shown a key.
+    pub(super) fn is_callers(&self) -> bool {
+        self.0.get().is_some()
+    }
+}
+
 impl Default for Places {
     fn default() -> Self {
         Self { strangers: Mutex::default(), callers: Arc::new(Semaphore::new(MOST_CALLERS)) }
@@ -52,7 +59,7 @@ impl Places {
 
     /// The connection whose task this is has shown a key; `false`: callers have all of their places.
     pub(super) fn has_shown_key(&self, place: &Place) -> bool {
-        if place.0.get().is_some() {
+        if place.is_callers() {
             return true;
         }
         let Ok(permit) = Arc::clone(&self.callers).try_acquire_owned() else { return false };

@@ -2,11 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::checks::{self, Refusal};
 use super::ids;
+use super::merge::{has_confidence, merge};
 use super::version::Version;
+
+/// The colour of a label that only its value was told of: one of the platform's own choice.
+const OWN_COLOR: &str = "auto";
 
 /// A stored object.
 #[derive(Clone, Debug)]
@@ -45,6 +49,17 @@ pub struct Rejected {
     pub object: Value,
 }
 
+/// A reference that was dropped without a word, because what it names was not stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LostReference {
+    /// The id of the object that was stored without it.
+    pub object: String,
+    /// Where it stood, such as `object_refs`.
+    pub member: String,
+    /// The id that it named.
+    pub reference: String,
+}
+
 /// How an account may import.
 #[derive(Clone, Debug)]
 pub(super) struct Rights {
@@ -59,28 +74,29 @@ pub(super) struct Rights {
 #[derive(Clone, Debug)]
 pub struct Knowledge {
     version: Version,
+    rights: Rights,
     entities: BTreeMap<String, Entity>,
     /// Any id of a stored object -> its standard id.
     index: HashMap<String, String>,
-    /// Labels by lower-case value: value and colour.
-    labels: BTreeMap<String, (String, String)>,
     pushed_ids: HashSet<String>,
     pushed: u64,
     mismatched: Vec<MismatchedId>,
     rejected: Vec<Rejected>,
+    lost: Vec<LostReference>,
 }
 
 impl Knowledge {
-    pub(super) fn new(version: Version) -> Self {
+    pub(super) fn new(version: Version, rights: Rights) -> Self {
         Self {
             version,
+            rights,
             entities: BTreeMap::new(),
             index: HashMap::new(),
-            labels: BTreeMap::new(),
             pushed_ids: HashSet::new(),
             pushed: 0,
             mismatched: Vec::new(),
             rejected: Vec::new(),
+            lost: Vec::new(),
         }
     }
 
@@ -111,7 +127,7 @@ impl Knowledge {
         counts
     }
 
-    /// Objects pushed, repeats counted.
+    /// Objects that the workers took from the queue, repeats counted.
     #[must_use]
     pub fn pushed(&self) -> u64 {
         self.pushed
@@ -141,54 +157,41 @@ impl Knowledge {
         &self.rejected
     }
 
-    /// The labels: value and colour, by lower-case value.
+    /// The references that were dropped, repeats counted.
     #[must_use]
-    pub fn labels(&self) -> &BTreeMap<String, (String, String)> {
-        &self.labels
+    pub fn lost_references(&self) -> &[LostReference] {
+        &self.lost
     }
 
-    /// Imports a bundle as the workers do: the last of equal ids, what others depend on first. Returns how many objects that
-    /// were, and what was refused.
-    pub(super) fn import(&mut self, objects: &[Value], rights: &Rights) -> (usize, Vec<(Refusal, Value)>) {
-        self.pushed += objects.len() as u64;
-        let objects = split(objects);
-        let mut refused = Vec::new();
-        let mut open = objects.clone();
-        // A relationship may end at another relationship or a report: what misses an end is tried again while others arrive.
-        loop {
-            let before = open.len();
-            let mut missing = Vec::new();
-            for object in open {
-                match self.import_object(object, rights) {
-                    Ok(()) => {}
-                    Err(refusal) if refusal.name == "MISSING_REFERENCE_ERROR" => {
-                        missing.push((refusal, object));
-                    }
-                    Err(refusal) => refused.push((refusal, object.clone())),
-                }
-            }
-            if missing.is_empty() || missing.len() == before {
-                refused.extend(missing.into_iter().map(|(refusal, object)| (refusal, object.clone())));
-                break;
-            }
-            open = missing.into_iter().map(|(_, object)| object).collect();
-        }
-        for (refusal, object) in &refused {
+    /// The labels: value and colour, by lower-case value.
+    #[must_use]
+    pub fn labels(&self) -> BTreeMap<String, (String, String)> {
+        let text = |label: &Entity, name: &str| label.object[name].as_str().unwrap_or_default().to_owned();
+        let labels = self.of_type("label").map(|label| (text(label, "value"), text(label, "color")));
+        labels.map(|label| (label.0.to_lowercase(), label)).collect()
+    }
+
+    /// Imports an object as a worker does that has the queue for itself: what is not there yet will not come while it tries
+    /// again.
+    pub(super) fn import(&mut self, object: &Value) -> Result<(), Refusal> {
+        self.pushed += 1;
+        let imported = self.import_object(object);
+        if let Err(refusal) = &imported {
             let (name, message) = (refusal.name.to_owned(), refusal.message.clone());
             self.rejected.push(Rejected { name, message, object: object.clone() });
         }
-        (objects.len(), refused)
+        imported
     }
 
-    fn import_object(&mut self, object: &Value, rights: &Rights) -> Result<(), Refusal> {
+    fn import_object(&mut self, object: &Value) -> Result<(), Refusal> {
         checks::check(object)?;
         if object["type"] == "relationship" {
             self.check_ends(object)?;
         }
+        self.check_markings(object)?;
         let pushed = object["id"].as_str().unwrap_or_default();
         let standard_id = ids::standard_id(object, self.version, |id| self.index.get(id).cloned())
             .ok_or_else(|| Refusal::functional("Element cannot be identified"))?;
-        let object = self.as_stored(object, rights)?;
         if self.pushed_ids.insert(pushed.to_owned()) && pushed != standard_id {
             self.mismatched.push(MismatchedId {
                 kind: object["type"].as_str().unwrap_or_default().to_owned(),
@@ -196,8 +199,8 @@ impl Knowledge {
                 standard_id: standard_id.clone(),
             });
         }
-        self.label_object(&object);
-        self.store(standard_id, pushed, object, rights);
+        let object = self.as_stored(object);
+        self.store(standard_id, pushed, object);
         Ok(())
     }
 
@@ -218,63 +221,86 @@ impl Knowledge {
         )))
     }
 
-    /// The object without references to what is not there: those are dropped without a word.
-    fn as_stored(&self, object: &Value, rights: &Rights) -> Result<Value, Refusal> {
+    fn check_markings(&self, object: &Value) -> Result<(), Refusal> {
+        let Rights { markings, allowed_markings, .. } = &self.rights;
+        let forbidden = |id: &String| markings.contains(id) && !allowed_markings.contains(id);
+        match strings(&object["object_marking_refs"]).find(forbidden) {
+            Some(id) => Err(Refusal::missing_reference(format!("missing markings: {id}"))),
+            None => Ok(()),
+        }
+    }
+
+    /// The object with the labels as they stand there, a confidence that the account may have, and without references to what
+    /// is not there.
+    fn as_stored(&mut self, object: &Value) -> Value {
         let mut object = object.clone();
-        if let Some(list) = object.get_mut("object_marking_refs").and_then(Value::as_array_mut) {
-            let id = |marking: &Value| marking.as_str().unwrap_or_default().to_owned();
-            let known =
-                |marking: &Value| rights.markings.contains(&id(marking)) || self.get(&id(marking)).is_some();
-            list.retain(known);
-            let forbidden = |marking: &&Value| {
-                rights.markings.contains(&id(marking)) && !rights.allowed_markings.contains(&id(marking))
-            };
-            if let Some(marking) = list.iter().find(forbidden) {
-                return Err(Refusal::missing_reference(format!("missing markings: {marking}")));
-            }
-        }
-        if let Some(list) = object.get_mut("object_refs").and_then(Value::as_array_mut) {
-            list.retain(|id| id.as_str().is_some_and(|id| self.index.contains_key(id)));
-        }
-        if object["created_by_ref"].as_str().is_some_and(|id| !self.index.contains_key(id)) {
-            object["created_by_ref"] = Value::Null;
+        self.drop_lost_references(&mut object);
+        let labels: Vec<String> = strings(&object["labels"]).map(|name| self.label(&name, None).0).collect();
+        if !labels.is_empty() {
+            object["labels"] = json!(labels);
         }
         if has_confidence(&object) {
             let given = object["confidence"].as_i64().unwrap_or(100);
-            object["confidence"] = json!(given.min(rights.max_confidence));
+            object["confidence"] = json!(given.min(self.rights.max_confidence));
         }
-        Ok(object)
+        object
     }
 
-    /// Keeps the label, or creates those that an object names.
-    fn label_object(&mut self, object: &Value) {
-        if object["type"] == "label" {
-            let value = object["value"].as_str().unwrap_or_default();
-            self.add_label(value, object["color"].as_str().unwrap_or("#000000"));
+    fn drop_lost_references(&mut self, object: &mut Value) {
+        let (index, markings) = (&self.index, &self.rights.markings);
+        let owner = object["id"].as_str().unwrap_or_default().to_owned();
+        let mut missing = Vec::new();
+        for (member, value) in object.as_object_mut().into_iter().flatten() {
+            let mut is_there = |id: &Value| {
+                let id = id.as_str().unwrap_or_default().to_owned();
+                let is_there =
+                    index.contains_key(&id) || (member == "object_marking_refs" && markings.contains(&id));
+                if !is_there {
+                    missing.push(LostReference {
+                        object: owner.clone(),
+                        member: member.clone(),
+                        reference: id,
+                    });
+                }
+                is_there
+            };
+            match value {
+                Value::Array(list) if member.ends_with("_refs") => list.retain(is_there),
+                Value::String(_) if member.ends_with("_ref") && !is_there(value) => *value = Value::Null,
+                _ => {}
+            }
         }
-        for name in object["labels"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-            // A colour of the platform's own choice.
-            self.add_label(name, "auto");
-        }
+        self.lost.extend(missing);
     }
 
-    /// Adds a label as the release does; gives what is stored then.
-    pub(super) fn add_label(&mut self, value: &str, color: &str) -> (String, String) {
-        let key = value.trim().to_lowercase();
+    /// Adds a label as the release does; gives value and colour that are stored then.
+    pub(super) fn label(&mut self, value: &str, color: Option<&str>) -> (String, String) {
         let keeps = self.version >= Version::KEPT_LABELS;
-        let shown = if keeps { value.trim().to_owned() } else { key.clone() };
-        let label = self.labels.entry(key).or_insert_with(|| (shown, color.to_owned()));
-        if !keeps && color != "auto" {
-            color.clone_into(&mut label.1);
+        let value = if keeps { value.trim().to_owned() } else { value.trim().to_lowercase() };
+        let mut label = json!({"type": "label", "value": value});
+        let id = ids::standard_id(&label, self.version, |_| None).unwrap_or_default();
+        let known = self.entities.contains_key(&id);
+        if !known || (color.is_some() && !keeps) {
+            label["id"] = json!(id);
+            label["color"] = json!(color.unwrap_or(OWN_COLOR));
+            self.store(id.clone(), &id, label);
         }
-        label.clone()
+        let text = |name: &str| self.entities[&id].object[name].as_str().unwrap_or_default().to_owned();
+        (text("value"), text("color"))
     }
 
-    fn store(&mut self, standard_id: String, pushed: &str, object: Value, rights: &Rights) {
+    fn store(&mut self, standard_id: String, pushed: &str, mut object: Value) {
         let mut ids = vec![standard_id.clone(), pushed.to_owned()];
         ids.extend(strings(&object["x_opencti_stix_ids"]));
-        if object["type"] == "file" {
-            ids.extend(ids::file_ids(&object));
+        match object["type"].as_str() {
+            Some("file") => ids.extend(ids::file_ids(&object)),
+            Some("malware") => ids.extend(strings(&object["aliases"]).filter_map(|name| {
+                ids::standard_id(&json!({"type": "malware", "name": name}), self.version, |_| None)
+            })),
+            Some("label") if self.version < Version::KEPT_LABELS => {
+                object["value"] = json!(object["value"].as_str().unwrap_or_default().trim().to_lowercase());
+            }
+            _ => {}
         }
         // Any id finds it: a file under another hash, an indicator under an older id.
         let found = ids.iter().find_map(|id| self.index.get(id)).cloned().unwrap_or(standard_id);
@@ -292,9 +318,46 @@ impl Knowledge {
         entity.other_ids.extend(ids.into_iter().filter(|id| *id != found));
         if entity.object.is_null() {
             entity.object = object;
-        } else if merge(&mut entity.object, &object, rights) {
+        } else if merge(&mut entity.object, &object, self.rights.max_confidence, self.version) {
             entity.changes += 1;
         }
+    }
+
+    /// Removes an object by any of its ids, with its relationships and all references to it.
+    pub(super) fn delete(&mut self, id: &str) -> bool {
+        let Some(removed) = self.index.get(id).and_then(|id| self.entities.remove(id)) else { return false };
+        let ids: HashSet<String> = self
+            .index
+            .iter()
+            .filter(|(_, of)| **of == removed.standard_id)
+            .map(|(id, _)| id.clone())
+            .collect();
+        self.index.retain(|id, _| !ids.contains(id));
+        let is_removed = |id: &Value| id.as_str().is_some_and(|id| ids.contains(id));
+        let mut relationships = Vec::new();
+        for entity in self.entities.values_mut() {
+            let object = &mut entity.object;
+            if object["type"] == "relationship"
+                && (is_removed(&object["source_ref"]) || is_removed(&object["target_ref"]))
+            {
+                relationships.push(entity.standard_id.clone());
+                continue;
+            }
+            for (member, value) in object.as_object_mut().into_iter().flatten() {
+                match value {
+                    Value::Array(list) if member.ends_with("_refs") => list.retain(|id| !is_removed(id)),
+                    Value::Array(list) if member == "labels" && removed.object["type"] == "label" => {
+                        list.retain(|name| *name != removed.object["value"]);
+                    }
+                    _ if member.ends_with("_ref") && is_removed(value) => *value = Value::Null,
+                    _ => {}
+                }
+            }
+        }
+        for id in relationships {
+            self.delete(&id);
+        }
+        true
     }
 
     pub(super) fn stats(&self) -> Value {
@@ -303,9 +366,9 @@ impl Knowledge {
             *reasons.entry(format!("{}: {}", rejected.name, rejected.message)).or_default() += 1;
         }
         json!({"objects_pushed": self.pushed, "objects_distinct": self.pushed_ids.len(),
-               "objects_stored": self.entities.len(), "changes": self.changes(), "labels": self.labels.len(),
+               "objects_stored": self.entities.len(), "changes": self.changes(), "labels": self.labels().len(),
                "mismatched_ids": self.mismatched.len(), "rejected": self.rejected.len(),
-               "rejected_reasons": reasons, "types": self.counts()})
+               "lost_references": self.lost.len(), "rejected_reasons": reasons, "types": self.counts()})
     }
 }
 
@@ -313,115 +376,10 @@ fn strings(value: &Value) -> impl Iterator<Item = String> {
     value.as_array().into_iter().flatten().filter_map(|item| item.as_str().map(str::to_owned))
 }
 
-/// Observables, labels and markings have none.
-fn has_confidence(object: &Value) -> bool {
-    let kinds = [
-        "identity",
-        "malware",
-        "attack-pattern",
-        "location",
-        "indicator",
-        "report",
-        "malware-analysis",
-        "relationship",
-    ];
-    object["type"].as_str().is_some_and(|kind| kinds.contains(&kind))
-}
-
-/// How many objects a bundle is split into.
-pub(super) fn distinct(objects: &[Value]) -> usize {
-    objects.iter().map(|object| &object["id"]).collect::<HashSet<_>>().len()
-}
-
-/// The splitter: of equal ids the last, in an order in which references are there before they are needed.
-fn split(objects: &[Value]) -> Vec<&Value> {
-    let mut last: HashMap<&str, usize> = HashMap::new();
-    for (at, object) in objects.iter().enumerate() {
-        last.insert(object["id"].as_str().unwrap_or_default(), at);
-    }
-    let rank = |object: &Value| match object["type"].as_str().unwrap_or_default() {
-        "label" | "marking-definition" => 0,
-        "identity" => 1,
-        "relationship" => 4,
-        "report" => 5,
-        _ if has_confidence(object) => 3,
-        _ => 2,
-    };
-    let kept = objects
-        .iter()
-        .enumerate()
-        .filter(|(at, object)| last[object["id"].as_str().unwrap_or_default()] == *at);
-    let mut kept: Vec<&Value> = kept.map(|(_, object)| object).collect();
-    kept.sort_by_key(|object| rank(object));
-    kept
-}
-
-const UNITED: [&str; 6] = [
-    "labels",
-    "object_refs",
-    "object_marking_refs",
-    "external_references",
-    "kill_chain_phases",
-    "x_opencti_additional_names",
-];
-/// Never changed by a later import.
-const FIXED: [&str; 5] = ["id", "type", "created", "modified", "spec_version"];
-
-/// Puts a later import into what is stored; tells whether that changed anything.
-fn merge(stored: &mut Value, new: &Value, rights: &Rights) -> bool {
-    let before = stored.clone();
-    let sure = confidence(new, rights) >= confidence(stored, rights);
-    let surer = confidence(new, rights) > confidence(stored, rights);
-    let rated = has_confidence(new);
-    let (Some(into), Some(from)) = (stored.as_object_mut(), new.as_object()) else { return false };
-    for (name, value) in from {
-        let name = name.as_str();
-        if FIXED.contains(&name) || is_empty(value) {
-            continue;
-        }
-        let empty = into.get(name).is_none_or(is_empty);
-        if UNITED.contains(&name) {
-            unite(into, name, value);
-        } else if name == "created_by_ref" {
-            if empty || !rated || surer {
-                into.insert(name.to_owned(), value.clone());
-            }
-        } else if empty || sure {
-            into.insert(name.to_owned(), value.clone());
-        }
-    }
-    *stored != before
-}
-
-fn confidence(object: &Value, rights: &Rights) -> i64 {
-    object["confidence"].as_i64().unwrap_or(rights.max_confidence)
-}
-
-fn is_empty(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::String(text) => text.is_empty(),
-        Value::Array(items) => items.is_empty(),
-        Value::Object(members) => members.is_empty(),
-        _ => false,
-    }
-}
-
-/// Lists of references only grow.
-fn unite(into: &mut Map<String, Value>, name: &str, new: &Value) {
-    let list = into.entry(name).or_insert_with(|| json!([]));
-    if let (Some(list), Some(new)) = (list.as_array_mut(), new.as_array()) {
-        for item in new {
-            if !list.contains(item) {
-                list.push(item.clone());
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::opencti::split::split_bundle;
 
     fn rights() -> Rights {
         let markings: Vec<String> = ids::MARKINGS.iter().map(|(_, id)| (*id).to_owned()).collect();
@@ -429,7 +387,21 @@ mod tests {
     }
 
     fn latest() -> Knowledge {
-        Knowledge::new(Version::parse("7.260817.0").unwrap())
+        with(rights())
+    }
+
+    fn with(rights: Rights) -> Knowledge {
+        Knowledge::new(Version::parse("7.260817.0").unwrap(), rights)
+    }
+
+    /// Imports a bundle; gives the names of what was refused.
+    fn import(knowledge: &mut Knowledge, objects: &[Value]) -> Vec<&'static str> {
+        let objects = split_bundle(objects.to_vec());
+        objects
+            .iter()
+            .filter_map(|object| knowledge.import(object).err())
+            .map(|refusal| refusal.name)
+            .collect()
     }
 
     fn kinds() -> Vec<Value> {
@@ -440,19 +412,17 @@ mod tests {
     #[test]
     fn a_bundle_that_the_platform_took_is_taken_and_its_repeat_changes_nothing() {
         let mut knowledge = latest();
-        let (count, refused) = knowledge.import(&kinds(), &rights());
-        assert!(refused.is_empty(), "{refused:?}");
-        assert_eq!(count, kinds().len());
+        assert!(import(&mut knowledge, &kinds()).is_empty());
         assert_eq!(knowledge.mismatched_ids(), []);
-        knowledge.import(&kinds(), &rights());
-        assert_eq!(knowledge.changes(), 0);
-        assert_eq!((knowledge.pushed(), knowledge.distinct()), (2 * count as u64, count));
+        import(&mut knowledge, &kinds());
+        assert_eq!((knowledge.changes(), knowledge.lost_references()), (0, [].as_slice()));
+        assert_eq!((knowledge.pushed(), knowledge.distinct()), (2 * kinds().len() as u64, kinds().len()));
     }
 
     #[test]
     fn an_older_platform_has_its_own_ids_for_techniques_only() {
-        let mut knowledge = Knowledge::new(Version::parse("6.9.0").unwrap());
-        assert!(knowledge.import(&kinds(), &rights()).1.is_empty());
+        let mut knowledge = Knowledge::new(Version::parse("6.9.0").unwrap(), rights());
+        assert!(import(&mut knowledge, &kinds()).is_empty());
         let kinds: BTreeSet<&str> = knowledge.mismatched_ids().iter().map(|id| id.kind.as_str()).collect();
         assert_eq!(kinds, BTreeSet::from(["attack-pattern", "relationship"]));
     }
@@ -462,11 +432,12 @@ mod tests {
         let object = json!({"type": "url", "id": "url--1", "value": "http://a.test",
             "object_marking_refs": ["marking-definition--unknown"]});
         let mut knowledge = latest();
-        assert!(knowledge.import(&[object], &rights()).1.is_empty());
+        assert!(import(&mut knowledge, &[object]).is_empty());
         assert_eq!(knowledge.get("url--1").unwrap().object["object_marking_refs"], json!([]));
+        assert_eq!(knowledge.lost_references()[0].member, "object_marking_refs");
         let red = json!({"type": "url", "id": "url--2", "value": "http://b.test", "object_marking_refs": [ids::MARKINGS[4].1]});
         let green = Rights { allowed_markings: vec![ids::MARKINGS[1].1.to_owned()], ..rights() };
-        assert_eq!(knowledge.import(&[red], &green).1.len(), 1);
+        assert_eq!(import(&mut with(green), &[red]), ["MISSING_REFERENCE_ERROR"]);
     }
 
     #[test]
@@ -477,10 +448,71 @@ mod tests {
                 "source_ref": "url--1", "target_ref": "url--absent"}),
         ];
         let mut knowledge = latest();
-        let refused = knowledge.import(&objects, &rights()).1;
-        assert_eq!(refused[0].0.name, "MISSING_REFERENCE_ERROR");
+        assert_eq!(import(&mut knowledge, &objects), ["MISSING_REFERENCE_ERROR"]);
         assert_eq!(knowledge.entities().len(), 1);
         assert_eq!(knowledge.mismatched_ids()[0].pushed, "url--1");
+    }
+
+    #[test]
+    fn a_report_loses_references_to_what_is_absent_and_finds_what_is_stored() {
+        let url =
+            |n: u64| json!({"type": "url", "id": format!("url--{n}"), "value": format!("http://{n}.test")});
+        let report = json!({"type": "report", "id": "report--1", "name": "r", "published": "2026-01-01T00:00:00Z",
+            "object_refs": ["url--1", "url--2"], "created_by_ref": "identity--absent"});
+        let mut knowledge = latest();
+        import(&mut knowledge, &[url(1)]);
+        assert!(import(&mut knowledge, std::slice::from_ref(&report)).is_empty());
+        let stored = |knowledge: &Knowledge| knowledge.get("report--1").unwrap().object.clone();
+        assert_eq!(stored(&knowledge)["object_refs"], json!(["url--1"]));
+        let lost: Vec<&str> = knowledge.lost_references().iter().map(|lost| &*lost.reference).collect();
+        assert_eq!(lost, ["identity--absent", "url--2"]);
+        import(&mut knowledge, &[url(2), report]);
+        assert_eq!(stored(&knowledge)["object_refs"], json!(["url--1", "url--2"]));
+    }
+
+    #[test]
+    fn a_label_is_kept_as_it_is_and_overwritten_by_6_9_0() {
+        let label = |value: &str, color: &str| json!({"type": "label", "id": "label--1", "value": value, "color": color});
+        let url = json!({"type": "url", "id": "url--1", "value": "http://a.test", "labels": ["qakbot"]});
+        let mut old = Knowledge::new(Version::parse("6.9.0").unwrap(), rights());
+        for (mut knowledge, value, color) in
+            [(latest(), "QakBot", "#111111"), (old.clone(), "qakbot", "#222222")]
+        {
+            import(&mut knowledge, &[label("QakBot", "#111111"), url.clone()]);
+            import(&mut knowledge, &[label("qakbot", "#222222"), url.clone()]);
+            assert_eq!(knowledge.labels()["qakbot"], (value.to_owned(), color.to_owned()));
+            assert_eq!(knowledge.get("url--1").unwrap().object["labels"], json!([value]));
+        }
+        import(&mut old, &[url]);
+        assert_eq!(old.labels()["qakbot"].1, OWN_COLOR, "made for an object that names it");
+    }
+
+    #[test]
+    fn what_is_deleted_takes_its_relationships_and_references_along() {
+        let mut knowledge = latest();
+        import(&mut knowledge, &kinds());
+        let malware = knowledge.of_type("malware").next().unwrap().standard_id.clone();
+        let names = |knowledge: &Knowledge| {
+            let named = |entity: &&Entity| entity.object.to_string().contains(&malware);
+            knowledge.entities().values().filter(named).count()
+        };
+        assert!(names(&knowledge) > 2);
+        assert!(knowledge.delete(&malware));
+        assert_eq!(names(&knowledge), 0);
+        assert!(!knowledge.delete(&malware));
+        import(&mut knowledge, &kinds());
+        assert!(names(&knowledge) > 2, "and comes back");
+    }
+
+    #[test]
+    fn a_family_is_found_by_an_alias() {
+        let objects = [
+            json!({"type": "malware", "id": "malware--1", "name": "QakBot", "aliases": ["Qbot"]}),
+            json!({"type": "malware", "id": "malware--2", "name": "qbot"}),
+        ];
+        let mut knowledge = latest();
+        import(&mut knowledge, &objects);
+        assert_eq!(knowledge.entities().len(), 1);
     }
 
     #[test]
@@ -491,7 +523,7 @@ mod tests {
             json!({"type": "file", "id": "file--2", "hashes": {"SHA-256": hashes.sha256}, "name": "a.exe"}),
         ];
         let mut knowledge = latest();
-        knowledge.import(&objects, &rights());
+        import(&mut knowledge, &objects);
         assert_eq!(knowledge.entities().len(), 1);
         assert_eq!(knowledge.get("file--1").unwrap().object["name"], "a.exe");
     }

@@ -1,15 +1,21 @@
 //! OpenCTI, simulated: the GraphQL endpoint as a connector meets it, and a store that imports what is pushed.
 //!
-//! `graphql` parses and validates, `platform` is what the operations do, `knowledge` is the import, `ids` and `checks` are the
-//! platform's own rules for it.
+//! `graphql` parses and validates, `platform` is what the operations do. What is pushed is `split` into messages, which wait in
+//! the `queue` until workers take them, at a `pace` of their own, and report to `works`. `knowledge` is the import; `ids`, `checks`
+//! and `merge` are the platform's rules for it.
 
 mod checks;
 mod graphql;
 mod ids;
 mod knowledge;
+mod merge;
 mod options;
+mod pace;
 mod platform;
+mod queue;
+mod split;
 mod version;
+mod works;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -19,10 +25,11 @@ use axum::body::Bytes;
 use axum::http::header;
 use serde_json::{Value, json};
 
-pub use knowledge::{Entity, Knowledge, MismatchedId, Rejected};
-pub use options::{OpenctiOptions, Workers};
-pub use platform::{Connector, Platform, PushedBundle, Work};
+pub use knowledge::{Entity, Knowledge, LostReference, MismatchedId, Rejected};
+pub use options::{OpenctiOptions, Statistics, Workers};
+pub use platform::{Connector, Platform, PushedBundle};
 use version::Version;
+pub use works::Work;
 
 use crate::faults::Faults;
 use crate::server::{self, Answer, Authorization, Request, RequestRecord, Server, Service, Settings, lock};

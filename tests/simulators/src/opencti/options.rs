@@ -9,8 +9,22 @@ use super::ids;
 pub enum Workers {
     /// Before the push is answered.
     Immediate,
-    /// When `Platform::run_workers` is called; until then they are in the queue, and a reset purges them.
+    /// When `Platform::import` is called; until then they are in the queue, and a reset purges them.
     Held,
+    /// One after the other, each in its share of a second.
+    Paced {
+        /// How many objects the workers import in a second.
+        objects_per_second: u32,
+    },
+}
+
+/// What the broker tells of a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Statistics {
+    /// What waits in it.
+    Current,
+    /// What waited at the last `Platform::collect_statistics`: nothing right after a push.
+    Collected,
 }
 
 #[derive(Clone, Debug)]
@@ -27,6 +41,8 @@ pub struct OpenctiOptions {
     pub allowed_markings: Vec<String>,
     /// When bundles are imported.
     pub workers: Workers,
+    /// What the queue's figures show.
+    pub statistics: Statistics,
     /// Waited before each request is handled.
     pub latency: Duration,
     /// The platform's limit of a request body, counted inflated.
@@ -53,6 +69,7 @@ impl Default for OpenctiOptions {
             allowed_markings: markings.clone(),
             markings,
             workers: Workers::Immediate,
+            statistics: Statistics::Current,
             latency: Duration::ZERO,
             max_body_bytes: 50 << 20,
             proxy_limit_bytes: None,

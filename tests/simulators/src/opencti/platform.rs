@@ -2,22 +2,23 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde_json::{Map, Value, json};
 
 use super::graphql::{Error, Resolver};
 use super::ids;
-use super::knowledge::{Knowledge, Rights, distinct};
+use super::knowledge::{Knowledge, Rights};
 use super::options::{OpenctiOptions, Workers};
+use super::pace::Pace;
+use super::queue::{Content, Message, Queue};
+use super::split::split_bundle;
 use super::version::Version;
+use super::works::{Work, Works};
 use crate::server::lock;
 
 const USER_ID: &str = "88ec0c6a-13ce-5e39-b486-354fe4a7084f";
-/// The platform keeps no more errors of one work.
-const MAX_WORK_ERRORS: usize = 100;
-/// The platform shows no more works of one connector.
-const SHOWN_WORKS: usize = 20;
 
 /// The rights of the group *Connectors*, whatever the release.
 const CONNECTORS_GROUP: [&str; 15] = [
@@ -66,30 +67,6 @@ pub struct Connector {
     stale: Vec<Option<String>>,
 }
 
-/// One work.
-#[derive(Clone, Debug)]
-pub struct Work {
-    /// `work_<connector>_<time>`
-    pub id: String,
-    /// The connector it belongs to.
-    pub connector_id: String,
-    /// Its name.
-    pub name: String,
-    /// `wait`, `progress` or `complete`.
-    pub status: String,
-    /// When it was made.
-    pub timestamp: String,
-    /// Errors: message and source.
-    pub errors: Vec<(String, String)>,
-    /// Objects expected, once that is known.
-    pub expected: Option<usize>,
-    /// Objects imported or refused, once there is one.
-    pub processed: Option<usize>,
-    processed_time: Option<String>,
-    completed_time: Option<String>,
-    multipart: bool,
-}
-
 /// A bundle as it was pushed.
 #[derive(Clone, Debug)]
 pub struct PushedBundle {
@@ -99,6 +76,8 @@ pub struct PushedBundle {
     pub text: String,
     /// The work it was imported under.
     pub work_id: String,
+    /// How many objects of all connectors waited before it.
+    pub waiting: usize,
 }
 
 impl PushedBundle {
@@ -109,18 +88,6 @@ impl PushedBundle {
     }
 }
 
-/// What waits in a connector's queue.
-#[derive(Clone, Debug)]
-struct Queued {
-    connector_id: String,
-    work_id: String,
-    objects: Vec<Value>,
-    messages: usize,
-    bytes: usize,
-    /// The broker's statistics lag behind: right after a push they do not show it.
-    in_statistics: bool,
-}
-
 /// The platform's state.
 #[derive(Debug)]
 pub struct Platform {
@@ -129,9 +96,10 @@ pub struct Platform {
     capabilities: Vec<String>,
     tokens: Vec<String>,
     connectors: BTreeMap<String, Connector>,
-    works: Vec<Work>,
+    works: Works,
     knowledge: Knowledge,
-    queue: Vec<Queued>,
+    queue: Queue,
+    pace: Option<Pace>,
     queue_size: Option<(u64, u64)>,
     bundles: Vec<PushedBundle>,
     pushes: u64,
@@ -144,13 +112,17 @@ impl Platform {
     pub(super) fn new(options: OpenctiOptions, version: Version) -> Self {
         Self {
             tokens: options.tokens.clone(),
+            knowledge: Knowledge::new(version, rights(&options)),
+            queue: Queue::new(options.statistics),
+            pace: match options.workers {
+                Workers::Paced { objects_per_second } => Some(Pace::new(objects_per_second, Instant::now())),
+                Workers::Immediate | Workers::Held => None,
+            },
             options,
             version,
             capabilities: connectors_group(version),
             connectors: BTreeMap::new(),
-            works: Vec::new(),
-            knowledge: Knowledge::new(version),
-            queue: Vec::new(),
+            works: Works::default(),
             queue_size: None,
             bundles: Vec::new(),
             pushes: 0,
@@ -175,7 +147,7 @@ impl Platform {
     /// All works, oldest first.
     #[must_use]
     pub fn works(&self) -> &[Work] {
-        &self.works
+        self.works.all()
     }
 
     /// The bundles that were pushed, in their order, unless the options say not to keep them.
@@ -198,13 +170,9 @@ impl Platform {
         connector.state = Some(String::new());
         connector.reset = Some(true);
         connector.state_timestamp.clone_from(&now);
-        let (purged, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut self.queue)
-            .into_iter()
-            .partition(|queued| queued.connector_id == connector_id);
-        self.queue = kept;
         // Works that a reset cuts off are closed, with less processed than expected.
-        for queued in purged {
-            if let Some(work) = self.work_mut(&queued.work_id) {
+        for work in self.queue.purge(connector_id) {
+            if let Some(work) = self.works.get_mut(&work) {
                 work.complete(now.clone());
             }
         }
@@ -259,22 +227,37 @@ impl Platform {
         self.capabilities = capabilities.iter().map(|&name| name.to_owned()).collect();
     }
 
-    /// Imports everything that waits in the queue.
-    pub fn run_workers(&mut self) {
-        for queued in std::mem::take(&mut self.queue) {
-            self.import(&queued);
-        }
+    /// Imports the next `count` objects that wait, or as many as there are; gives how many that were.
+    pub fn import(&mut self, count: usize) -> usize {
+        (0..count).take_while(|_| self.import_next()).count()
+    }
+
+    /// Imports everything that waits.
+    pub fn import_all(&mut self) {
+        self.import(usize::MAX);
+    }
+
+    /// How many objects wait to be imported, whatever the broker tells.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.queue.objects()
+    }
+
+    /// For how long workers with a pace had something to import.
+    pub fn busy(&mut self) -> Duration {
+        self.catch_up();
+        self.pace.as_ref().map_or(Duration::ZERO, Pace::busy)
+    }
+
+    /// Removes a stored object, as an operator can: by any of its ids, with its relationships and all references to it. Says
+    /// whether it was there.
+    pub fn delete(&mut self, id: &str) -> bool {
+        self.knowledge.delete(id)
     }
 
     /// Lets the broker's statistics see what waits in the queue, as they do a few seconds after a push.
     pub fn collect_statistics(&mut self) {
-        for queued in &mut self.queue {
-            queued.in_statistics = true;
-        }
-    }
-
-    fn work_mut(&mut self, id: &str) -> Option<&mut Work> {
-        self.works.iter_mut().find(|work| work.id == id)
+        self.queue.collect();
     }
 
     pub(super) fn knows_token(&self, token: &str) -> bool {
@@ -286,18 +269,6 @@ impl Platform {
         let next = self.last_time + TimeDelta::milliseconds(1);
         self.last_time = Utc::now().max(next);
         self.last_time.to_rfc3339_opts(SecondsFormat::Millis, true)
-    }
-
-    fn rights(&self) -> Rights {
-        let ids = |names: &[String]| {
-            let known = ids::MARKINGS.iter().filter(|(name, _)| names.iter().any(|wanted| wanted == name));
-            known.map(|(_, id)| (*id).to_owned()).collect()
-        };
-        Rights {
-            max_confidence: self.options.max_confidence,
-            markings: ids(&self.options.markings),
-            allowed_markings: ids(&self.options.allowed_markings),
-        }
     }
 
     /// A command of the control endpoint; `None` when there is no such command.
@@ -312,7 +283,12 @@ impl Platform {
             }
             "reset-at-push" => self.reset_at_push(body["n"].as_u64()?),
             "queue" => self.queue_size = body["messages"].as_u64().zip(body["bytes"].as_u64()),
-            "run-workers" => self.run_workers(),
+            "import" => {
+                let count =
+                    body["n"].as_u64().map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
+                return Some(json!({"imported": self.import(count)}));
+            }
+            "delete" => return Some(json!({"ok": self.delete(body["id"].as_str()?)})),
             "collect-statistics" => self.collect_statistics(),
             "keys" => self.tokens = serde_json::from_value(body["keys"].clone()).ok()?,
             "connectors" => {
@@ -320,7 +296,7 @@ impl Platform {
                     self.connectors.values().map(|connector| self.connector_json(connector)).collect(),
                 );
             }
-            "works" => return Some(self.works.iter().map(work_json).collect()),
+            "works" => return Some(self.works().iter().map(Work::json).collect()),
             "bundles" => {
                 return Some(self.bundles.iter().map(|bundle| Value::Array(bundle.objects())).collect());
             }
@@ -346,9 +322,9 @@ impl Platform {
         let mut stats = self.knowledge.stats();
         stats["pushes"] = json!(self.pushes);
         stats["bytes_pushed"] = json!(self.bytes_pushed);
-        stats["works"] = json!(self.works.len());
-        stats["works_open"] = json!(self.works.iter().filter(|work| work.status != "complete").count());
-        stats["queued"] = json!(self.queue.len());
+        stats["works"] = json!(self.works().len());
+        stats["works_open"] = json!(self.works().iter().filter(|work| work.status != "complete").count());
+        stats["waiting"] = json!(self.waiting());
         stats
     }
 }
@@ -408,9 +384,8 @@ impl Platform {
     }
 
     fn connector_json(&self, connector: &Connector) -> Value {
-        let works = self.works.iter().rev().filter(|work| work.connector_id == connector.id);
-        let works: Vec<Value> = works.take(SHOWN_WORKS).map(work_json).collect();
-        let (messages, bytes) = self.queue_size.unwrap_or_else(|| self.queued(&connector.id));
+        let works = self.works.shown(&connector.id);
+        let (messages, bytes) = self.queue_size.unwrap_or_else(|| self.queue.size(&connector.id));
         let active = DateTime::parse_from_rfc3339(&connector.updated_at)
             .is_ok_and(|at| Utc::now().signed_duration_since(at) < TimeDelta::minutes(5));
         json!({
@@ -422,13 +397,6 @@ impl Platform {
             "connector_queue_details": {"messages_number": messages, "messages_size": bytes},
             "config": queue_config(&connector.id), "jwks": "{\"keys\":[]}",
             "created_at": connector.created_at, "updated_at": connector.updated_at,
-        })
-    }
-
-    fn queued(&self, connector_id: &str) -> (u64, u64) {
-        let waiting = self.queue.iter().filter(|queued| queued.connector_id == connector_id);
-        waiting.filter(|queued| queued.in_statistics).fold((0, 0), |(messages, bytes), queued| {
-            (messages + queued.messages as u64, bytes + queued.bytes as u64)
         })
     }
 
@@ -447,27 +415,30 @@ impl Platform {
             let unknown = unknown.with("connectorId", json!(connector_id));
             return Err(invalid_bundle(&unknown.as_cause()));
         }
-        let count = distinct(&objects);
         let given = arguments.get("work_id").and_then(Value::as_str).filter(|id| !id.is_empty());
         let work_id = given.map_or_else(|| self.add_work(&connector_id, None, false), str::to_owned);
-        let splits = self.version >= Version::SPLIT_AT_PUSH;
-        if let Some(work) = self.work_mut(&work_id) {
-            // A bundle of one object is not split, so that no worker counts it either.
-            if splits || (count == 1 && given.is_none()) {
-                work.expected = Some(work.expected.unwrap_or(0) + count);
-            }
-        }
         self.pushes += 1;
         self.bytes_pushed += text.len() as u64;
         let bytes = text.len();
-        let messages = if splits { count } else { 1 };
         if self.options.keep_bundles {
             let (connector_id, work_id) = (connector_id.clone(), work_id.clone());
-            self.bundles.push(PushedBundle { connector_id, text, work_id });
+            let waiting = self.queue.objects();
+            self.bundles.push(PushedBundle { connector_id, text, work_id, waiting });
         }
-        self.queue.push(Queued { connector_id, work_id, objects, messages, bytes, in_statistics: false });
+        if self.version >= Version::SPLIT_AT_PUSH {
+            self.add_split(&connector_id, &work_id, objects, bytes);
+        } else {
+            // A worker will not split a bundle of one object, nor count it.
+            if objects.len() == 1
+                && given.is_none()
+                && let Some(work) = self.works.get_mut(&work_id)
+            {
+                work.expect(1);
+            }
+            self.queue.add(Message { connector_id, work_id, content: Content::Bundle(objects), bytes });
+        }
         if self.options.workers == Workers::Immediate {
-            self.run_workers();
+            self.import_all();
         }
         Ok(json!(true))
     }
@@ -475,68 +446,77 @@ impl Platform {
     fn add_work(&mut self, connector_id: &str, name: Option<&str>, multipart: bool) -> String {
         let now = self.now();
         let shown = self.connectors.get(connector_id).map_or("", |connector| &connector.name);
-        let work = Work {
-            id: format!("work_{connector_id}_{now}"),
-            connector_id: connector_id.to_owned(),
-            name: name.map_or_else(|| format!("{shown} run @ {now}"), str::to_owned),
-            status: "progress".to_owned(),
-            timestamp: now,
-            errors: Vec::new(),
-            expected: None,
-            processed: None,
-            processed_time: None,
-            completed_time: None,
-            multipart,
-        };
-        let id = work.id.clone();
-        self.works.push(work);
-        id
+        let name = name.map_or_else(|| format!("{shown} run @ {now}"), str::to_owned);
+        self.works.add(Work::new(connector_id, name, multipart, now)).id.clone()
     }
 
-    fn import(&mut self, queued: &Queued) {
-        let (rights, version, now) = (self.rights(), self.version, self.now());
-        let Some(work) = self.works.iter_mut().find(|work| work.id == queued.work_id) else {
-            // The workers drop what belongs to no work, or to one that an operator has deleted.
-            return;
-        };
-        let (count, refused) = self.knowledge.import(&queued.objects, &rights);
-        if version < Version::SPLIT_AT_PUSH && count > 1 {
-            work.expected = Some(work.expected.unwrap_or(0) + count);
+    /// What the workers have imported by now, when they have a pace.
+    fn catch_up(&mut self) {
+        let waiting = self.queue.objects();
+        if let Some(pace) = &mut self.pace {
+            let count = pace.imported(waiting, Instant::now());
+            self.import(count);
         }
-        work.processed = Some(work.processed.unwrap_or(0) + count);
-        for (refusal, object) in refused {
-            if work.errors.len() < MAX_WORK_ERRORS {
-                work.errors.push((refusal.text(), as_worker_prints(object, version).to_string()));
+    }
+
+    /// Takes the next object from the queue and imports it; a bundle that comes first is split.
+    fn import_next(&mut self) -> bool {
+        while let Some(Message { connector_id, work_id, content, bytes }) = self.queue.next() {
+            match content {
+                Content::Bundle(objects) if objects.len() > 1 => {
+                    self.add_split(&connector_id, &work_id, objects, bytes);
+                }
+                Content::Bundle(objects) => {
+                    for object in objects {
+                        self.import_object(&work_id, &object);
+                    }
+                    return true;
+                }
+                Content::Object(object) => {
+                    self.import_object(&work_id, &object);
+                    return true;
+                }
             }
         }
-        if work.is_done(version) && (!work.multipart || work.processed_time.is_some()) {
-            work.complete(now);
+        false
+    }
+
+    /// Counts a bundle's objects and makes a message of each.
+    fn add_split(&mut self, connector_id: &str, work_id: &str, objects: Vec<Value>, bytes: usize) {
+        let objects = split_bundle(objects);
+        if let Some(work) = self.works.get_mut(work_id) {
+            work.expect(objects.len());
+        }
+        let bytes = bytes / objects.len().max(1);
+        for object in objects {
+            let (connector_id, work_id) = (connector_id.to_owned(), work_id.to_owned());
+            self.queue.add(Message { connector_id, work_id, content: Content::Object(object), bytes });
+        }
+    }
+
+    fn import_object(&mut self, work_id: &str, object: &Value) {
+        let now = self.now();
+        // The workers drop what belongs to no work, or to one that an operator has deleted.
+        if let Some(work) = self.works.get_mut(work_id) {
+            let imported = self.knowledge.import(object);
+            work.report(imported.as_ref().err().map(|refusal| (refusal, object)), self.version, now);
         }
     }
 
     fn edit_work(&mut self, id: &str, field: &str, arguments: &Map<String, Value>) -> Result<Value, Error> {
         let now = self.now();
-        let version = self.version;
-        let at = self.works.iter().position(|work| work.id == id).ok_or_else(unknown_work)?;
-        let work = &mut self.works[at];
+        let work = self.works.get_mut(id).ok_or_else(unknown_work)?;
         match field {
             "addExpectations" => {
                 let count = arguments.get("expectations").and_then(Value::as_u64).unwrap_or(0);
-                work.expected = Some(work.expected.unwrap_or(0) + usize::try_from(count).unwrap_or(0));
+                work.expect(usize::try_from(count).unwrap_or(0));
             }
             "toProcessed" => {
-                work.processed_time = Some(now.clone());
                 let message = arguments.get("message").and_then(Value::as_str).unwrap_or_default();
-                if arguments.get("inError").and_then(Value::as_bool) == Some(true) {
-                    work.errors.push((message.to_owned(), "Connector".to_owned()));
-                }
-                if work.expected.is_none() || work.is_done(version) {
-                    work.complete(now);
-                }
+                let in_error = arguments.get("inError").and_then(Value::as_bool) == Some(true);
+                work.end(message, in_error, self.version, now);
             }
-            "delete" => {
-                self.works.remove(at);
-            }
+            "delete" => self.works.delete(id),
             _ => {}
         }
         Ok(json!(id))
@@ -563,27 +543,22 @@ impl Platform {
 
     fn add_label(&mut self, input: &Value) -> Value {
         let value = input["value"].as_str().unwrap_or_default();
-        let (value, color) = self.knowledge.add_label(value, input["color"].as_str().unwrap_or("auto"));
+        let (value, color) = self.knowledge.label(value, input["color"].as_str());
         let id = ids::standard_id(&json!({"type": "label", "value": value}), self.version, |_| None);
         json!({"id": id, "standard_id": id, "entity_type": "Label", "parent_types": ["Basic-Object"],
                "value": value, "color": color})
     }
 }
 
-impl Work {
-    /// Whether everything expected was processed. 6.9.0 compares with "not told", which nothing equals.
-    fn is_done(&self, version: Version) -> bool {
-        let processed = self.processed.unwrap_or(0);
-        if version >= Version::COMPLETE_BEYOND {
-            processed >= self.expected.unwrap_or(0)
-        } else {
-            self.expected == Some(processed)
-        }
-    }
-
-    fn complete(&mut self, now: String) {
-        "complete".clone_into(&mut self.status);
-        self.completed_time = Some(now);
+fn rights(options: &OpenctiOptions) -> Rights {
+    let ids = |names: &[String]| {
+        let known = ids::MARKINGS.iter().filter(|(name, _)| names.iter().any(|wanted| wanted == name));
+        known.map(|(_, id)| (*id).to_owned()).collect()
+    };
+    Rights {
+        max_confidence: options.max_confidence,
+        markings: ids(&options.markings),
+        allowed_markings: ids(&options.allowed_markings),
     }
 }
 
@@ -607,22 +582,6 @@ fn invalid_bundle(cause: &Value) -> Error {
     Error::new("Invalid bundle", "UNSUPPORTED_ERROR", 500).with("cause", cause.clone())
 }
 
-/// A refused object as it stands on the work: with what the worker adds before it sends it.
-fn as_worker_prints(mut object: Value, version: Version) -> Value {
-    object["nb_deps"] = json!(1);
-    if object["type"] == "relationship" {
-        for name in
-            ["x_opencti_stix_ids", "x_opencti_granted_refs", "x_opencti_workflow_id", "x_opencti_modified_at"]
-        {
-            object[name] = Value::Null;
-        }
-        if version >= Version::SPLIT_AT_PUSH {
-            object["opencti_upsert_operations"] = Value::Null;
-        }
-    }
-    object
-}
-
 fn marking_json(name: &str) -> Option<Value> {
     let (_, id) = ids::MARKINGS.iter().find(|(known, _)| *known == name)?;
     let internal = id.trim_start_matches("marking-definition--");
@@ -636,20 +595,6 @@ fn queue_config(id: &str) -> Value {
         "listen": format!("listen_{id}"), "listen_routing": format!("listen_routing_{id}"),
         "listen_exchange": "amqp.connector.exchange", "push": format!("push_{id}"),
         "push_routing": format!("push_routing_{id}"), "push_exchange": "amqp.worker.exchange",
-    })
-}
-
-fn work_json(work: &Work) -> Value {
-    let errors: Vec<Value> = work
-        .errors
-        .iter()
-        .map(|(message, source)| json!({"timestamp": work.timestamp, "message": message, "source": source}))
-        .collect();
-    json!({
-        "id": work.id, "name": work.name, "status": work.status, "timestamp": work.timestamp,
-        "event_source_id": work.connector_id, "received_time": work.timestamp, "errors": errors, "messages": [],
-        "processed_time": work.processed_time, "completed_time": work.completed_time,
-        "tracking": {"import_expected_number": work.expected, "import_processed_number": work.processed},
     })
 }
 
@@ -716,6 +661,7 @@ impl Resolver for Session<'_> {
     fn root(&self, field: &str, arguments: &Map<String, Value>) -> Result<Value, Error> {
         self.check(field)?;
         let mut platform = lock(self.platform);
+        platform.catch_up();
         let id = argument(arguments, "id");
         match field {
             "about" => Ok(json!({"version": platform.options.version})),
@@ -738,12 +684,12 @@ impl Resolver for Session<'_> {
                     .map_or(Value::Null, |connector| platform.connector_json(connector)))
             }
             "markingDefinition" => Ok(platform.marking(&id)),
-            "work" => Ok(platform.works.iter().find(|work| work.id == id).map_or(Value::Null, work_json)),
+            "work" => Ok(platform.works.get(&id).map_or(Value::Null, Work::json)),
             "workAdd" => {
                 let multipart = arguments.get("isMultiPartWork").and_then(Value::as_bool).unwrap_or(false);
                 let name = arguments.get("friendlyName").and_then(Value::as_str);
                 let id = platform.add_work(&argument(arguments, "connectorId"), name, multipart);
-                Ok(platform.works.iter().find(|work| work.id == id).map_or(Value::Null, work_json))
+                Ok(platform.works.get(&id).map_or(Value::Null, Work::json))
             }
             "workEdit" => Ok(json!({"id": id})),
             "labelAdd" => Ok(platform.add_label(&arguments.get("input").cloned().unwrap_or_default())),

@@ -168,7 +168,12 @@ async fn every_wrong_bundle_gets_the_same_error() {
 
 #[tokio::test]
 async fn a_reset_purges_what_waits_in_the_queue() {
-    let opencti = start(OpenctiOptions { workers: Workers::Held, ..OpenctiOptions::default() }).await;
+    let opencti = start(OpenctiOptions {
+        workers: Workers::Held,
+        statistics: Statistics::Collected,
+        ..OpenctiOptions::default()
+    })
+    .await;
     register(&opencti).await;
     let size = "query { connector(id: \"c1\") { connector_queue_details { messages_number } } }";
     post(&opencti, PUSH, json!({"connectorId": "c1", "bundle": bundle("a.test")})).await;
@@ -179,12 +184,109 @@ async fn a_reset_purges_what_waits_in_the_queue() {
     }
     opencti.platform().reset_at_push(2);
     post(&opencti, PUSH, json!({"connectorId": "c1", "bundle": bundle("b.test")})).await;
-    opencti.platform().run_workers();
+    opencti.platform().import_all();
     let platform = opencti.platform();
     let works: Vec<_> = platform.works().iter().map(|work| (&*work.status, work.processed)).collect();
     assert_eq!(works, [("complete", None), ("complete", Some(2))], "the one that was cut off is closed");
     assert!(platform.knowledge().get("domain-name--1").unwrap().object["value"] == "b.test");
     assert_eq!((platform.knowledge().pushed(), platform.connector("c1").unwrap().reset), (2, Some(true)));
+}
+
+const WORKS: &str = "query($id: String!) { connector(id: $id) { connector_queue_details { messages_number } works { status completed_time errors { message } tracking { import_expected_number import_processed_number } } } }";
+
+/// What a connector's page shows: messages in the queue; of the newest work its status, processed and expected.
+async fn shown(opencti: &OpenctiSimulator) -> (u64, String, Value, Value) {
+    let connector = post(opencti, WORKS, json!({"id": "c1"})).await["data"]["connector"].take();
+    let work = &connector["works"][0];
+    assert_eq!(work["completed_time"].is_null(), work["status"] != "complete");
+    (
+        connector["connector_queue_details"]["messages_number"].as_u64().unwrap(),
+        work["status"].as_str().unwrap().to_owned(),
+        work["tracking"]["import_processed_number"].clone(),
+        work["tracking"]["import_expected_number"].clone(),
+    )
+}
+
+async fn push_objects(opencti: &OpenctiSimulator, objects: &[Value]) {
+    let bundle = json!({"type": "bundle", "id": "bundle--1", "objects": objects}).to_string();
+    let answer = post(opencti, PUSH, json!({"connectorId": "c1", "bundle": bundle})).await;
+    assert_eq!(answer, json!({"data": {"stixBundlePush": true}}));
+}
+
+#[tokio::test]
+async fn workers_import_object_by_object_and_the_work_tells_how_far_they_are() {
+    let step =
+        |messages, status: &str, processed, expected| (messages, status.to_owned(), processed, expected);
+    let (done, open) = ("complete", "progress");
+    for (version, before) in [("7.260817.0", (2, json!(2))), ("6.9.0", (1, Value::Null))] {
+        let version = version.to_owned();
+        let opencti =
+            start(OpenctiOptions { workers: Workers::Held, version, ..OpenctiOptions::default() }).await;
+        register(&opencti).await;
+        post(&opencti, PUSH, json!({"connectorId": "c1", "bundle": bundle("a.test")})).await;
+        assert_eq!(shown(&opencti).await, step(before.0, open, Value::Null, before.1));
+        assert_eq!(opencti.platform().import(1), 1);
+        assert_eq!(shown(&opencti).await, step(1, open, json!(1), json!(2)));
+        assert_eq!(opencti.platform().import(5), 1);
+        assert_eq!(shown(&opencti).await, step(0, done, json!(2), json!(2)));
+    }
+}
+
+#[tokio::test]
+async fn a_reset_in_mid_import_closes_the_work_with_less_processed_than_expected() {
+    let opencti = start(OpenctiOptions { workers: Workers::Held, ..OpenctiOptions::default() }).await;
+    register(&opencti).await;
+    post(&opencti, PUSH, json!({"connectorId": "c1", "bundle": bundle("a.test")})).await;
+    opencti.platform().import(1);
+    opencti.platform().operator_reset("c1");
+    assert_eq!(shown(&opencti).await, (0, "complete".to_owned(), json!(1), json!(2)));
+    assert_eq!(opencti.platform().import(1), 0, "what waited is gone");
+}
+
+#[tokio::test]
+async fn a_report_and_a_relationship_to_what_still_waits_are_not_the_same() {
+    let opencti = start(OpenctiOptions { workers: Workers::Held, ..OpenctiOptions::default() }).await;
+    register(&opencti).await;
+    let url = json!({"type": "url", "id": "url--1", "value": "http://a.test"});
+    let report = json!({"type": "report", "id": "report--1", "name": "r", "published": "2026-01-01T00:00:00Z",
+        "object_refs": ["url--1"]});
+    let link = json!({"type": "relationship", "id": "relationship--1", "relationship_type": "related-to",
+        "source_ref": "report--1", "target_ref": "url--1"});
+    push_objects(&opencti, &[report, link]).await;
+    push_objects(&opencti, &[url]).await;
+    opencti.platform().import_all();
+    let platform = opencti.platform();
+    let errors = &platform.works()[0].errors;
+    assert_eq!(errors[0].0, "{'name': 'MISSING_REFERENCE_ERROR', 'error_message': 'Element(s) not found'}");
+    let lost = platform.knowledge().lost_references();
+    assert_eq!((errors.len(), lost.len(), &*lost[0].reference), (1, 1, "url--1"));
+}
+
+#[tokio::test]
+async fn only_the_newest_twenty_works_are_shown() {
+    let opencti = start(OpenctiOptions::default()).await;
+    register(&opencti).await;
+    for n in 0..21 {
+        push_objects(
+            &opencti,
+            &[json!({"type": "url", "id": "url--1", "value": format!("http://{n}.test")})],
+        )
+        .await;
+    }
+    let connector = post(&opencti, WORKS, json!({"id": "c1"})).await["data"]["connector"].take();
+    assert_eq!((connector["works"].as_array().unwrap().len(), opencti.platform().works().len()), (20, 21));
+}
+
+#[tokio::test]
+async fn a_bundle_knows_how_much_waited_before_it() {
+    let opencti = start(OpenctiOptions { workers: Workers::Held, ..OpenctiOptions::default() }).await;
+    register(&opencti).await;
+    for _ in 0..3 {
+        post(&opencti, PUSH, json!({"connectorId": "c1", "bundle": bundle("a.test")})).await;
+        opencti.platform().import(1);
+    }
+    let waiting: Vec<usize> = opencti.platform().bundles().iter().map(|bundle| bundle.waiting).collect();
+    assert_eq!(waiting, [0, 1, 2]);
 }
 
 fn zipped(body: &[u8]) -> Vec<u8> {

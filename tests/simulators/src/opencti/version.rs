@@ -10,6 +10,8 @@ impl Version {
     pub(super) const GRAPHQL_17: Self = Self(7, 0, 0);
     /// A work is complete when at least what is expected was processed; before, when exactly that was.
     pub(super) const COMPLETE_BEYOND: Self = Self(7, 0, 0);
+    /// Labels and external references are added whatever the confidence; before, only by what is as sure as what is stored.
+    pub(super) const ADDS_WHATEVER_THE_CONFIDENCE: Self = Self(7, 0, 0);
     /// `STIX` pattern properties lose their needless quotes.
     pub(super) const UNQUOTED_PATTERNS: Self = Self(7, 260_506, 0);
     /// `x_mitre_id` is lower-cased in ids.

@@ -7,14 +7,10 @@ use serde_json::{Number, value::RawValue};
 
 use super::{
     Id,
-    intake::{Full, Intake},
-    json::without_place,
+    intake::{Full, Intake, text_id},
     stix::{self, Kind},
 };
-use crate::api::fault::shown;
-
-/// More than any product's id, even a STIX id or a URL used as one.
-const ID_CHARS: usize = 256;
+use crate::api::fault::{shown, without_place};
 
 /// What is read of an object, whosever it is. Null is the same as absent.
 #[derive(Deserialize)]
@@ -154,15 +150,6 @@ fn id(raw: &RawValue) -> Result<Id, &'static str> {
     match serde_json::from_str::<Number>(raw.get()) {
         Ok(number) if !number.is_f64() => Ok(Id::Number(number)),
         _ => Err("expected a text or a whole number"),
-    }
-}
-
-/// An id of a length that somebody meant to be one.
-pub(super) fn text_id(text: String) -> Result<Id, &'static str> {
-    if text.chars().count() > ID_CHARS {
-        Err("too long; expected at most 256 characters")
-    } else {
-        Ok(Id::Text(text))
     }
 }
 

@@ -5,6 +5,9 @@ use serde_json::Map;
 use super::{Body, BodyError, Id, Input, Value};
 use crate::api::fault::Faults;
 
+/// More than any product's id, even a STIX id or a URL used as one.
+const ID_CHARS: usize = 256;
+
 /// Collects inputs, up to what one call may bring.
 pub(super) struct Intake {
     inputs: Vec<Input>,
@@ -54,5 +57,14 @@ impl Intake {
         } else {
             Err(BodyError::Wrong(self.faults.into_vec()))
         }
+    }
+}
+
+/// An id of a length that ids have.
+pub(super) fn text_id(text: String) -> Result<Id, &'static str> {
+    if text.chars().count() > ID_CHARS {
+        Err("too long; expected at most 256 characters")
+    } else {
+        Ok(Id::Text(text))
     }
 }

@@ -14,7 +14,7 @@ use super::{
     text,
 };
 use crate::api::{
-    fault::{below, shown},
+    fault::{below, shown, without_place},
     options, words,
 };
 
@@ -317,12 +317,6 @@ impl<'de> Visitor<'de> for Entries<'_> {
         }
         Ok(())
     }
-}
-
-/// An error's words without its line and column, which count from the inner value.
-pub(super) fn without_place(error: &serde_json::Error) -> String {
-    let words = error.to_string();
-    words.split(" at line ").next().unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]

@@ -9,8 +9,7 @@ use serde_json::Map;
 
 use super::{
     Body, BodyError, Limits,
-    entry::text_id,
-    intake::{Full, Intake},
+    intake::{Full, Intake, text_id},
 };
 use crate::url::{BEGINNING, Markup, begins_host, begins_scheme, begins_url, is_between_urls, opened};
 

@@ -20,6 +20,7 @@ pub(super) mod examples;
 mod look;
 mod pattern;
 mod rules;
+mod words;
 
 use pattern::{Link, Text};
 

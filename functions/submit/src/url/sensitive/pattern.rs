@@ -13,7 +13,7 @@
 use super::{
     look::{Look, Looks},
     plain_name,
-    rules::LISTS,
+    words::LISTS,
 };
 use crate::url::host::is_under;
 
