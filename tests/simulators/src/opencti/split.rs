@@ -88,15 +88,8 @@ impl Splitter {
         for name in names.collect::<Vec<_>>() {
             match self.objects[at][&name].clone() {
                 Value::Array(list) if name.ends_with("_refs") => {
-                    let (mut kept, mut seen) = (Vec::new(), HashSet::new());
-                    for reference in list {
-                        if let Some(more) = self.follow(at, &reference, parents) {
-                            weight += more;
-                            if seen.insert(reference.clone()) {
-                                kept.push(reference);
-                            }
-                        }
-                    }
+                    let (kept, more) = self.follow_all(at, list, parents);
+                    weight += more;
                     self.objects[at][&name] = Value::Array(kept);
                 }
                 reference if name.ends_with("_ref") => match self.follow(at, &reference, parents) {
@@ -114,6 +107,24 @@ impl Splitter {
             self.order.push(at);
         }
         weight
+    }
+
+    /// The references that are kept, each once, and how much all of them weigh.
+    fn follow_all(
+        &mut self,
+        at: usize,
+        references: Vec<Value>,
+        parents: &mut Vec<String>,
+    ) -> (Vec<Value>, usize) {
+        let (mut kept, mut seen, mut weight) = (Vec::new(), HashSet::new(), 0);
+        for reference in references {
+            let Some(more) = self.follow(at, &reference, parents) else { continue };
+            weight += more;
+            if seen.insert(reference.clone()) {
+                kept.push(reference);
+            }
+        }
+        (kept, weight)
     }
 
     /// How much a reference weighs; `None` when it is dropped: to itself, back to what refers here, or of an unknown kind.
