@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use runtime::http::{self, Deadline, HttpSettings, Limits, RetryPolicy};
 use runtime::secrets::{RotatingKey, Secrets};
-use url::Url;
+use vmray::VmraySettings;
 use vmray::client::{VmrayClient, VmrayPolicy};
 
 use crate::answer::CallCounts;
 use crate::error::RunError;
 use crate::opencti::client::{OpenctiClient, OpenctiPolicy};
-use crate::settings::{Compression, IngestSettings};
+use crate::settings::{Compression, IngestSettings, OpenctiSettings};
 
 /// Tries of a request that may be repeated.
 const TRIES: usize = 4;
@@ -36,40 +36,9 @@ impl Clients {
         read_until: Deadline,
         end: Deadline,
     ) -> Result<Self, RunError> {
-        let ca_bundle = secrets.keys().await?.ca_bundle.clone();
-        let http = |verify_tls| {
-            http::client(&HttpSettings {
-                ca_bundle: ca_bundle.clone(),
-                verify_tls,
-                disable_proxy: settings.http.disable_proxy,
-                connect_timeout: settings.http.connect_timeout,
-            })
-        };
-        let retry = RetryPolicy { tries: TRIES, base: settings.http.retry_base };
-        let vmray = VmrayPolicy {
-            limits: Limits { timeout: settings.vmray.timeout, max_bytes: MOST_VMRAY_BYTES },
-            retry,
-            // Two of a sample's calls may run at the same time.
-            concurrency: settings.run.concurrency * 2,
-        };
-        let opencti = OpenctiPolicy {
-            limits: Limits { timeout: settings.opencti.timeout, max_bytes: MOST_OPENCTI_BYTES },
-            retry,
-            gzip: settings.opencti.compression == Compression::Gzip,
-        };
-        let (vmray_http, opencti_http) =
-            (http(settings.vmray.verify_tls)?, http(settings.opencti.verify_tls)?);
-        let vmray_key = RotatingKey::vmray(secrets).await?;
-        let opencti_key = RotatingKey::opencti(secrets).await?;
         Ok(Self {
-            vmray: VmrayClient::new(vmray_http, base(&settings.vmray.server), vmray_key, vmray, read_until),
-            opencti: OpenctiClient::new(
-                opencti_http,
-                &base(&settings.opencti.url),
-                opencti_key,
-                opencti,
-                end,
-            ),
+            vmray: vmray(settings, secrets, read_until).await?,
+            opencti: opencti(settings, secrets, end).await?,
         })
     }
 
@@ -80,7 +49,51 @@ impl Clients {
     }
 }
 
-/// A server's address without a slash at its end.
-fn base(url: &Url) -> String {
-    url.as_str().trim_end_matches('/').to_owned()
+async fn vmray(
+    settings: &IngestSettings,
+    secrets: &Arc<Secrets>,
+    deadline: Deadline,
+) -> Result<VmrayClient, RunError> {
+    let VmraySettings { server, verify_tls, timeout } = &settings.vmray;
+    let policy = VmrayPolicy {
+        limits: Limits { timeout: *timeout, max_bytes: MOST_VMRAY_BYTES },
+        retry: retry(settings),
+        // Two of a sample's calls may run at the same time.
+        concurrency: settings.run.concurrency * 2,
+    };
+    let http = http(settings, secrets, *verify_tls).await?;
+    Ok(VmrayClient::new(http, server, RotatingKey::vmray(secrets).await?, policy, deadline))
+}
+
+/// A client for `OpenCTI` alone, which needs no key of VMRay's.
+pub(crate) async fn opencti(
+    settings: &IngestSettings,
+    secrets: &Arc<Secrets>,
+    deadline: Deadline,
+) -> Result<OpenctiClient, RunError> {
+    let OpenctiSettings { url, verify_tls, timeout, compression } = &settings.opencti;
+    let policy = OpenctiPolicy {
+        limits: Limits { timeout: *timeout, max_bytes: MOST_OPENCTI_BYTES },
+        retry: retry(settings),
+        gzip: *compression == Compression::Gzip,
+    };
+    let http = http(settings, secrets, *verify_tls).await?;
+    Ok(OpenctiClient::new(http, url, RotatingKey::opencti(secrets).await?, policy, deadline))
+}
+
+async fn http(
+    settings: &IngestSettings,
+    secrets: &Secrets,
+    verify_tls: bool,
+) -> Result<reqwest::Client, RunError> {
+    Ok(http::client(&HttpSettings {
+        ca_bundle: secrets.keys().await?.ca_bundle.clone(),
+        verify_tls,
+        disable_proxy: settings.http.disable_proxy,
+        connect_timeout: settings.http.connect_timeout,
+    })?)
+}
+
+fn retry(settings: &IngestSettings) -> RetryPolicy {
+    RetryPolicy { tries: TRIES, base: settings.http.retry_base }
 }

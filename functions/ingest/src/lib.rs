@@ -1,7 +1,7 @@
 //! `ingest`: moves VMRay sandbox results into `OpenCTI` as STIX 2.1.
 //!
 //! One call of [`Ingest::handle`] is one invocation. It comes in at `run`, which takes the steps around it (lease,
-//! connector, feedback), goes through `ingestion` from feed, analysis and mapping to delivery, and an [`RunAnswer`] comes
+//! connector, feedback), goes through `ingestion` from feed, analysis and mapping to delivery, and a [`RunAnswer`] comes
 //! back. Lambda and the local binary call the same function.
 
 pub mod answer;

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tracing::{Instrument, info, warn};
 
 use crate::answer::{AskedWindow, RunAnswer, RunStatus};
-use crate::clients::Clients;
+use crate::clients::{self, Clients};
 use crate::cursor::{Acquired, Cursor, CursorError, Lease, StoredCursor};
 use crate::delivery::Delivery;
 use crate::error::{FailureKind, RunError};
@@ -120,9 +120,9 @@ impl Ingest {
     /// timestamp, which no ping changes.
     async fn heartbeat(&self, times: Times, answer: &mut RunAnswer) -> Result<(), RunError> {
         answer.status = RunStatus::Heartbeat;
-        let clients = Clients::open(&self.settings, &self.secrets, times.read_until, times.end).await?;
-        let registered = self.register(&clients.opencti).await;
-        answer.calls = clients.calls();
+        let opencti = clients::opencti(&self.settings, &self.secrets, times.end).await?;
+        let registered = self.register(&opencti).await;
+        answer.calls.opencti = opencti.calls();
         registered.map(|_| ())
     }
 

@@ -1,4 +1,4 @@
-//! Why a run ends before everything is handled.
+//! The end of a run before its time.
 
 use vmray::client::VmrayError;
 

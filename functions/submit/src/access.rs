@@ -116,9 +116,8 @@ impl VmrayAccess {
             retry: RetryPolicy { tries: TRIES, base: self.http.retry_base },
             concurrency: self.concurrency,
         };
-        let base = self.server.server.as_str().trim_end_matches('/').to_owned();
         self.throttle.shorten(LONGEST_CLOSURE);
-        Ok(VmrayClient::new(http, base, key, policy, deadline).sharing(&self.throttle))
+        Ok(VmrayClient::new(http, &self.server.server, key, policy, deadline).sharing(&self.throttle))
     }
 
     /// The quota, at most a minute old; `None`: VMRay does not say.

@@ -11,6 +11,7 @@ use reqwest::header::AUTHORIZATION;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
+use url::Url;
 
 use super::error::VmrayError;
 use crate::model::{
@@ -127,11 +128,12 @@ impl VmrayClient {
     #[must_use]
     pub fn new(
         http: reqwest::Client,
-        base: String,
+        server: &Url,
         key: RotatingKey,
         policy: VmrayPolicy,
         deadline: Deadline,
     ) -> Self {
+        let base = server.as_str().trim_end_matches('/').to_owned();
         let throttle = Arc::new(Throttle::new(policy.concurrency));
         let (calls, refusals) = (AtomicU64::new(0), AtomicU64::new(0));
         Self { http, base, key, policy, deadline, throttle, calls, refusals }

@@ -18,6 +18,7 @@ use runtime::secrets::{Keys, RotatingKey, SecretsError};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use url::Url;
 
 /// A static document; the platform counts and logs by operation name.
 #[derive(Clone, Copy, Debug)]
@@ -202,12 +203,13 @@ impl OpenctiClient {
     #[must_use]
     pub fn new(
         http: reqwest::Client,
-        base: &str,
+        server: &Url,
         key: RotatingKey,
         policy: OpenctiPolicy,
         deadline: Deadline,
     ) -> Self {
-        Self { http, endpoint: format!("{base}/graphql"), key, policy, deadline, calls: AtomicU64::new(0) }
+        let endpoint = format!("{}/graphql", server.as_str().trim_end_matches('/'));
+        Self { http, endpoint, key, policy, deadline, calls: AtomicU64::new(0) }
     }
 
     /// Requests sent so far, repeats included.

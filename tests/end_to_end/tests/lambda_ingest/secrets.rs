@@ -100,6 +100,13 @@ async fn a_secret_that_is_no_set_of_keys_is_explained_without_its_content() {
 }
 
 #[tokio::test]
+async fn a_heartbeat_needs_no_key_of_vmray() {
+    let world = World::new(estate(1)).await;
+    world.aws.rotate_secret(&secret("", OPENCTI_TOKEN)).await;
+    assert_eq!(world.run(json!({"heartbeat": true})).await["status"], "heartbeat");
+}
+
+#[tokio::test]
 async fn a_key_that_is_filled_in_is_used_at_once() {
     let world = World::new(estate(1)).await;
     world.aws.rotate_secret(&json!({"vmray_api_key": VMRAY_KEY, "opencti_token": ""})).await;
