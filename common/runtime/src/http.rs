@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 /// How the process talks to the outside world; one for all peers of a deployment.
 #[derive(Clone, Debug)]
-pub struct HttpSettings {
+pub struct ClientSettings {
     /// Extra trusted roots (PEM, one or several), added to the system's own.
     pub ca_bundle: Option<String>,
     /// Off only for on-prem servers with certificates nobody can check.
@@ -23,7 +23,7 @@ pub struct HttpSettings {
     pub connect_timeout: Duration,
 }
 
-impl Default for HttpSettings {
+impl Default for ClientSettings {
     fn default() -> Self {
         Self {
             ca_bundle: None,
@@ -49,7 +49,7 @@ pub enum HttpSetupError {
 pub const USER_AGENT: &str = concat!("VMRayBridge/", env!("CARGO_PKG_VERSION"));
 
 /// Builds the client for one peer.
-pub fn client(settings: &HttpSettings) -> Result<Client, HttpSetupError> {
+pub fn client(settings: &ClientSettings) -> Result<Client, HttpSetupError> {
     let mut builder = Client::builder()
         .user_agent(USER_AGENT)
         .connect_timeout(settings.connect_timeout)
@@ -389,7 +389,7 @@ mod tests {
     #[test]
     fn a_bundle_without_certificates_is_refused() {
         let settings =
-            HttpSettings { ca_bundle: Some("no certificate".to_owned()), ..HttpSettings::default() };
+            ClientSettings { ca_bundle: Some("no certificate".to_owned()), ..ClientSettings::default() };
         assert!(matches!(client(&settings), Err(HttpSetupError::CaBundle(_))));
     }
 }

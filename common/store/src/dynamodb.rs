@@ -27,7 +27,7 @@ use uuid::Uuid;
 use crate::{Document, Expected, Key, NewDocument, Page, Span, Store, StoreError, check_key, check_write};
 use runtime::aws::explain;
 
-type Item = HashMap<String, AttributeValue>;
+type TableItem = HashMap<String, AttributeValue>;
 
 /// The most keys that `BatchGetItem` takes.
 const BATCH: usize = 100;
@@ -100,7 +100,7 @@ impl DynamoStore {
     /// Up to [`BATCH`] different keys.
     async fn get_batch(&self, keys: &[Key]) -> Result<Vec<Document>, StoreError> {
         let mut found = Vec::with_capacity(keys.len());
-        let mut wanted: Vec<Item> = keys.iter().map(key_item).collect();
+        let mut wanted: Vec<TableItem> = keys.iter().map(key_item).collect();
         let mut fruitless = 0;
         while !wanted.is_empty() {
             let asked = wanted.len();
@@ -193,7 +193,7 @@ impl Store for DynamoStore {
         let bytes = check_write(key, &body)?.len();
         let version = expected.next();
         let write_id = Uuid::new_v4().to_string();
-        let mut item: Item = serde_dynamo::to_item(body)
+        let mut item: TableItem = serde_dynamo::to_item(body)
             .map_err(|error| StoreError::Invalid { key: key.clone(), problem: error.to_string() })?;
         item.extend(key_item(key));
         item.insert("version".to_owned(), number(&version));
@@ -322,7 +322,7 @@ fn is_over(span: Span<'_>, after: &str) -> bool {
     }
 }
 
-fn key_item(key: &Key) -> Item {
+fn key_item(key: &Key) -> TableItem {
     HashMap::from([
         ("pk".to_owned(), AttributeValue::S(key.pk.clone())),
         ("sk".to_owned(), AttributeValue::S(key.sk.clone())),
@@ -334,7 +334,7 @@ fn number(number: &impl ToString) -> AttributeValue {
 }
 
 /// Takes an item apart. It may have been edited by hand in the console, so nothing is taken for granted.
-fn document(mut item: Item) -> Result<Document, StoreError> {
+fn document(mut item: TableItem) -> Result<Document, StoreError> {
     let mut text = |name| match item.remove(name) {
         Some(AttributeValue::S(text)) => text,
         _ => String::new(),

@@ -135,7 +135,7 @@ impl SqliteStore {
     async fn read<T: Send + 'static>(
         &self,
         doing: &'static str,
-        work: impl FnOnce(&Connection) -> Result<T, Failure> + Send + 'static,
+        work: impl FnOnce(&Connection) -> Result<T, SqliteFailure> + Send + 'static,
     ) -> Result<T, StoreError> {
         let inner = Arc::clone(&self.inner);
         let done = tokio::task::spawn_blocking(move || work(&lock(&inner).connection)).await;
@@ -147,18 +147,18 @@ impl SqliteStore {
     async fn write<T: Send + 'static>(
         &self,
         doing: &'static str,
-        work: impl FnOnce(&Connection) -> Result<T, Failure> + Send + 'static,
+        work: impl FnOnce(&Connection) -> Result<T, SqliteFailure> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (sender, receiver) = oneshot::channel();
         let write: Write = Box::new(move |transaction| {
             let result = match transaction {
                 Ok(transaction) => in_savepoint(transaction, work),
-                Err(error) => Err(Failure::Disk(explain(error))),
+                Err(error) => Err(SqliteFailure::Disk(explain(error))),
             };
             Box::new(move |committed| {
                 let result = match committed {
                     Ok(()) => result,
-                    Err(error) => Err(Failure::Disk(explain(error))),
+                    Err(error) => Err(SqliteFailure::Disk(explain(error))),
                 };
                 // Whoever asked may have given up.
                 let _ = sender.send(result);
@@ -174,13 +174,13 @@ impl SqliteStore {
     fn told<T>(
         &self,
         doing: &'static str,
-        done: Result<Result<T, Failure>, String>,
+        done: Result<Result<T, SqliteFailure>, String>,
     ) -> Result<T, StoreError> {
         match done {
             Ok(Ok(value)) => Ok(value),
-            Ok(Err(Failure::Store(error))) => Err(error),
-            Ok(Err(Failure::Sqlite(error))) => Err(self.unavailable(doing, explain(&error))),
-            Ok(Err(Failure::Disk(reason))) | Err(reason) => Err(self.unavailable(doing, reason)),
+            Ok(Err(SqliteFailure::Store(error))) => Err(error),
+            Ok(Err(SqliteFailure::Sqlite(error))) => Err(self.unavailable(doing, explain(&error))),
+            Ok(Err(SqliteFailure::Disk(reason))) | Err(reason) => Err(self.unavailable(doing, reason)),
         }
     }
 }
@@ -208,8 +208,8 @@ fn write_all(inner: &mut Inner, waiting: &Mutex<Vec<Write>>) {
 /// All of `work` or nothing, whatever becomes of the other writes of the transaction.
 fn in_savepoint<T>(
     transaction: &mut Transaction<'_>,
-    work: impl FnOnce(&Connection) -> Result<T, Failure>,
-) -> Result<T, Failure> {
+    work: impl FnOnce(&Connection) -> Result<T, SqliteFailure>,
+) -> Result<T, SqliteFailure> {
     let savepoint = transaction.savepoint()?;
     let value = work(&savepoint)?;
     savepoint.commit()?;
@@ -222,20 +222,20 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// What goes wrong on the blocking thread.
-enum Failure {
+enum SqliteFailure {
     Sqlite(rusqlite::Error),
     /// The transaction that the work was a part of did not reach the disk.
     Disk(String),
     Store(StoreError),
 }
 
-impl From<rusqlite::Error> for Failure {
+impl From<rusqlite::Error> for SqliteFailure {
     fn from(error: rusqlite::Error) -> Self {
         Self::Sqlite(error)
     }
 }
 
-impl From<StoreError> for Failure {
+impl From<StoreError> for SqliteFailure {
     fn from(error: StoreError) -> Self {
         Self::Store(error)
     }
@@ -392,7 +392,7 @@ fn contains(span: Span<'_>, sk: &str) -> bool {
     }
 }
 
-fn find(connection: &Connection, key: &Key) -> Result<Option<Document>, Failure> {
+fn find(connection: &Connection, key: &Key) -> Result<Option<Document>, SqliteFailure> {
     connection
         .prepare_cached("SELECT pk, sk, version, ttl, body FROM documents WHERE pk = ?1 AND sk = ?2")?
         .query_row((&key.pk, &key.sk), |row| Ok(document(row)))
@@ -400,7 +400,7 @@ fn find(connection: &Connection, key: &Key) -> Result<Option<Document>, Failure>
         .transpose()
 }
 
-fn document(row: &Row<'_>) -> Result<Document, Failure> {
+fn document(row: &Row<'_>) -> Result<Document, SqliteFailure> {
     let key = Key { pk: row.get(0)?, sk: row.get(1)? };
     let body: String = row.get(4)?;
     match serde_json::from_str(&body) {
@@ -415,7 +415,7 @@ fn save(
     body: &str,
     ttl: Option<i64>,
     version: u64,
-) -> Result<(), Failure> {
+) -> Result<(), SqliteFailure> {
     connection
         .prepare_cached("REPLACE INTO documents (pk, sk, version, ttl, body) VALUES (?1, ?2, ?3, ?4, ?5)")?
         .execute(params![key.pk, key.sk, version, ttl, body])?;

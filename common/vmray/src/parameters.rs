@@ -1,12 +1,9 @@
 //! VMRay's rules for what a submission may be sent with. Texts come trimmed and not blank; errors say what is expected.
 
-use std::fmt::{self, Display};
-use std::ops::RangeInclusive;
-use std::str::FromStr;
+use std::fmt;
 
+use runtime::settings::parse::{Parsed, items, whole};
 use serde::{Deserialize, Serialize};
-
-type Parsed<T> = Result<T, String>;
 
 /// VMRay names no limit; a text beyond this is a file in the wrong place.
 const COMMENT_CHARS: usize = 4096;
@@ -95,8 +92,7 @@ fn sign(char: char) -> String {
 
 /// Tags joined with commas.
 pub fn tags(text: &str) -> Parsed<Vec<String>> {
-    let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
-    unique(items.map(tag).collect::<Result<_, _>>()?)
+    unique(items(text).map(tag).collect::<Result<_, _>>()?)
 }
 
 /// Tags without repeats, in their order, not too many.
@@ -138,16 +134,6 @@ pub fn caching(text: &str) -> Parsed<AnalysisCaching> {
         .into_iter()
         .find(|caching| caching.as_str().eq_ignore_ascii_case(text))
         .ok_or_else(|| "expected disabled, enabled, smart or legacy".to_owned())
-}
-
-fn whole<T>(text: &str, range: RangeInclusive<T>) -> Parsed<T>
-where
-    T: FromStr + PartialOrd + Display,
-{
-    text.parse()
-        .ok()
-        .filter(|number| range.contains(number))
-        .ok_or_else(|| format!("expected a whole number from {} to {}", range.start(), range.end()))
 }
 
 /// The beginning of a wrong tag.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use runtime::http::{self, Deadline, HttpSettings, Limits, RetryPolicy};
+use runtime::http::{self, ClientSettings, Deadline, Limits, RetryPolicy};
 use runtime::secrets::{RotatingKey, Secrets};
 use vmray::VmraySettings;
 use vmray::client::{VmrayClient, VmrayPolicy};
@@ -86,7 +86,7 @@ async fn http(
     secrets: &Secrets,
     verify_tls: bool,
 ) -> Result<reqwest::Client, RunError> {
-    Ok(http::client(&HttpSettings {
+    Ok(http::client(&ClientSettings {
         ca_bundle: secrets.keys().await?.ca_bundle.clone(),
         verify_tls,
         disable_proxy: settings.http.disable_proxy,

@@ -12,7 +12,7 @@ use vmray::VmraySettings;
 use vmray::client::{Throttle, VmrayClient, VmrayPolicy};
 
 use crate::error::ServiceError;
-use crate::quota::{Quota, QuotaCache};
+use crate::quota::{KeyQuota, QuotaCache};
 use crate::settings::SubmitSettings;
 
 /// Tries of one GET: callers wait, and the worker comes again anyway.
@@ -121,7 +121,7 @@ impl VmrayAccess {
     }
 
     /// The quota, at most a minute old; `None`: VMRay does not say.
-    pub(crate) async fn quota(&self, deadline: Deadline) -> Option<Quota> {
+    pub(crate) async fn quota(&self, deadline: Deadline) -> Option<KeyQuota> {
         if let Some(asked) = self.quota.fresh() {
             return asked.quota;
         }
@@ -136,7 +136,7 @@ impl VmrayAccess {
         self.quota.fresh()?.quota?.remaining
     }
 
-    async fn ask_for_quota(&self, deadline: Deadline) -> Option<Quota> {
+    async fn ask_for_quota(&self, deadline: Deadline) -> Option<KeyQuota> {
         let deadline = Deadline::at(Instant::now() + QUOTA_PATIENCE.min(deadline.remaining()));
         let vmray = self.client(QUOTA_PATIENCE, deadline).await.ok()?;
         let quota = deadline.bound(vmray.quota()).await;
@@ -157,7 +157,7 @@ impl VmrayAccess {
         {
             return Ok(connections.clone());
         }
-        let http = http::client(&http::HttpSettings {
+        let http = http::client(&http::ClientSettings {
             ca_bundle: keys.ca_bundle.clone(),
             verify_tls: self.server.verify_tls,
             disable_proxy: self.http.disable_proxy,

@@ -14,7 +14,7 @@ const KEEP_FAILURE: Duration = Duration::from_secs(30);
 
 /// The quota of VMRay's API key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub(crate) struct Quota {
+pub(crate) struct KeyQuota {
     /// Submissions in a period; `None`: unlimited.
     pub limit: Option<u64>,
     /// Used in this period.
@@ -23,7 +23,7 @@ pub(crate) struct Quota {
     pub remaining: Option<u64>,
 }
 
-impl From<client::Quota> for Quota {
+impl From<client::Quota> for KeyQuota {
     fn from(quota: client::Quota) -> Self {
         let limit = Some(quota.quota_limit).filter(|limit| *limit > 0);
         let remaining = limit.map(|limit| limit.saturating_sub(quota.used_quota));
@@ -39,7 +39,7 @@ pub(crate) struct QuotaCache(Mutex<Option<Asked>>);
 pub(crate) struct Asked {
     at: Instant,
     /// `None`: VMRay did not say.
-    pub(crate) quota: Option<Quota>,
+    pub(crate) quota: Option<KeyQuota>,
 }
 
 impl QuotaCache {
@@ -49,7 +49,7 @@ impl QuotaCache {
         asked.filter(|asked| asked.at.elapsed() < if asked.quota.is_some() { KEEP } else { KEEP_FAILURE })
     }
 
-    pub(crate) fn set(&self, quota: Option<Quota>) {
+    pub(crate) fn set(&self, quota: Option<KeyQuota>) {
         let asked = Asked { at: Instant::now(), quota };
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(asked);
     }

@@ -51,10 +51,10 @@ impl<T> Turns<T> {
 
 /// A number of places that are taken in turns.
 #[derive(Debug)]
-pub(crate) struct Places(Mutex<State>);
+pub(crate) struct Places(Mutex<PlacesState>);
 
 #[derive(Debug)]
-struct State {
+struct PlacesState {
     free: usize,
     waiting: Turns<oneshot::Sender<Place>>,
 }
@@ -65,10 +65,10 @@ pub(crate) struct Place(Option<Arc<Places>>);
 
 impl Places {
     pub(crate) fn new(places: usize) -> Arc<Self> {
-        Arc::new(Self(Mutex::new(State { free: places, waiting: Turns::default() })))
+        Arc::new(Self(Mutex::new(PlacesState { free: places, waiting: Turns::default() })))
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, PlacesState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

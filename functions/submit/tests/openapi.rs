@@ -14,7 +14,7 @@ use submit::api::answer::DEFAULT_LIMIT;
 use submit::api::check::Action;
 use submit::api::http::Request;
 use submit::api::options;
-use submit::api::problem::{Kind, Problem, TYPE_PREFIX};
+use submit::api::problem::{Problem, ProblemKind, TYPE_PREFIX};
 use submit::api::{MOST_BODY_BYTES, MOST_BODY_DEPTH, OPENAPI, parameters};
 use submit::ledger::entry::{Entry, FailureCode, State};
 use submit::ledger::outcome::{Source, Status, error_codes};
@@ -144,7 +144,7 @@ fn every_word_of_the_answers_is_in_the_document_and_no_other() {
     assert_eq!(document.words("Verdict"), words(verdicts, serialized));
     let attributes = submission_attributes(&facts());
     assert_eq!(document.words("AttributeName"), words(attributes, |attribute| attribute.name.to_owned()));
-    let kinds = words(Kind::ALL, |kind| format!("{TYPE_PREFIX}{}", kind.parts().0));
+    let kinds = words(ProblemKind::ALL, |kind| format!("{TYPE_PREFIX}{}", kind.parts().0));
     assert_eq!(document.words("ProblemType"), kinds);
     let options = document.at("/components/schemas/Options/properties").as_object().unwrap();
     assert_eq!(words(options.keys(), String::clone), words(options::NAMES, str::to_owned));
@@ -258,7 +258,7 @@ fn the_examples_of_problems_are_what_their_kinds_say() {
     for response in document.at("/components/responses").as_object().unwrap().values() {
         let examples = response["content"]["application/problem+json"]["examples"].as_object();
         for example in examples.into_iter().flat_map(Map::values).map(|example| &example["value"]) {
-            let kind = Kind::ALL.into_iter().find(|kind| {
+            let kind = ProblemKind::ALL.into_iter().find(|kind| {
                 example["type"].as_str().unwrap().strip_prefix(TYPE_PREFIX) == Some(kind.parts().0)
             });
             let (_, status, title) = kind.unwrap().parts();
@@ -366,7 +366,7 @@ async fn every_path_answers_its_methods_and_refuses_the_others() {
 #[test]
 fn every_problem_fits_the_document() {
     let mut document = Document::new();
-    for kind in Kind::ALL {
+    for kind in ProblemKind::ALL {
         let problem = Problem::new(kind, "a detail");
         let answer = Answer::from(problem.response());
         document.assert_fits(&answer.json, "/components/schemas/Problem", answer.problem());

@@ -7,11 +7,11 @@ use clap::Subcommand;
 use ingest::cursor::{Cursor, StoredCursor};
 use ingest::event::parse_time;
 
-use crate::setup::{self, Access, State, environment};
-use crate::{Failure, StateCommand};
+use crate::setup::{self, Access, StateStore, environment};
+use crate::{CommandFailure, StateCommand};
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Action {
+pub(crate) enum CursorAction {
     /// Print it
     Show,
     /// Go on from this finish time
@@ -24,40 +24,41 @@ pub(crate) enum Action {
     Reset,
 }
 
-pub(crate) async fn run(arguments: StateCommand<Action>) -> Result<ExitCode, Failure> {
+pub(crate) async fn run(arguments: StateCommand<CursorAction>) -> Result<ExitCode, CommandFailure> {
     let position = match arguments.action {
-        Action::Show => None,
-        Action::Set { position } => Some(position),
-        Action::Reset => Some(initial_date()?),
+        CursorAction::Show => None,
+        CursorAction::Set { position } => Some(position),
+        CursorAction::Reset => Some(initial_date()?),
     };
     let connector_id = setup::connector_id()?;
-    let state = State::open(arguments.state.state).await?;
+    let state = StateStore::open(arguments.state.state).await?;
     let store = state.store();
-    let mut stored = StoredCursor::load(store.as_ref(), &connector_id).await.map_err(Failure::failed)?;
+    let mut stored =
+        StoredCursor::load(store.as_ref(), &connector_id).await.map_err(CommandFailure::failed)?;
     if let Some(position) = position {
         let Access::Granted(_lock) = state.lock()? else {
-            return Err(Failure::Failed("a run is going on; try again when it has ended".to_owned()));
+            return Err(CommandFailure::Failed("a run is going on; try again when it has ended".to_owned()));
         };
         if let Some(lease) = stored.cursor.lease.as_ref().filter(|lease| lease.until > Utc::now()) {
             let message = format!(
                 "run {} is going on until {} at the latest; try again then",
                 lease.owner, lease.until
             );
-            return Err(Failure::Failed(message));
+            return Err(CommandFailure::Failed(message));
         }
         stored.cursor.start_at(position);
-        stored.save().await.map_err(Failure::failed)?;
+        stored.save().await.map_err(CommandFailure::failed)?;
     }
     print(&stored.cursor, arguments.state.json);
     Ok(ExitCode::SUCCESS)
 }
 
-fn initial_date() -> Result<DateTime<Utc>, Failure> {
+fn initial_date() -> Result<DateTime<Utc>, CommandFailure> {
     let name = "VMRAY_INITIAL_FETCH_DATE";
-    let text =
-        environment(name).ok_or_else(|| Failure::Usage(format!("{name}: must be set to reset to it")))?;
+    let text = environment(name)
+        .ok_or_else(|| CommandFailure::Usage(format!("{name}: must be set to reset to it")))?;
     parse_time(&text)
-        .ok_or_else(|| Failure::Usage(format!("{name}: {text:?} is neither YYYY-MM-DD nor RFC 3339")))
+        .ok_or_else(|| CommandFailure::Usage(format!("{name}: {text:?} is neither YYYY-MM-DD nor RFC 3339")))
 }
 
 fn print(cursor: &Cursor, json: bool) {

@@ -13,7 +13,7 @@ use serde::Serialize;
 use vmray::client::{VmrayClient, VmrayError};
 
 use crate::setup::{self, environment};
-use crate::{Failure, StateArguments};
+use crate::{CommandFailure, StateArguments};
 
 /// The first release that the bundles were proven on.
 const OLDEST_OPENCTI: (u64, u64) = (6, 9);
@@ -62,7 +62,7 @@ impl Findings {
     }
 }
 
-pub(crate) async fn run(arguments: StateArguments) -> Result<ExitCode, Failure> {
+pub(crate) async fn run(arguments: StateArguments) -> Result<ExitCode, CommandFailure> {
     let mut findings = Findings::default();
     examine(arguments.state, &mut findings).await;
     let failed = findings.0.iter().any(|finding| finding.health == Health::Failed);
@@ -98,12 +98,14 @@ async fn examine(state: Option<std::path::PathBuf>, findings: &mut Findings) {
     }
     let local = match setup::local(environment, state).await {
         Ok(local) => local,
-        Err(Failure::Failed(message) | Failure::Usage(message)) => return findings.failed("state", message),
+        Err(CommandFailure::Failed(message) | CommandFailure::Usage(message)) => {
+            return findings.failed("state", message);
+        }
     };
     let settings = local.ingest.settings();
     let place = match &local.state {
-        setup::State::File(_) => "the state file can be read",
-        setup::State::Table(_) => "the DynamoDB table can be read",
+        setup::StateStore::File(_) => "the state file can be read",
+        setup::StateStore::Table(_) => "the DynamoDB table can be read",
     };
     match StoredCursor::load(local.ingest.store(), &settings.connector.id).await {
         Ok(stored) => {

@@ -10,7 +10,7 @@ use runtime::settings::parse_duration;
 use tokio::time::{Instant, sleep_until};
 
 use crate::setup::{self, Access, Local};
-use crate::{Failure, StateArguments};
+use crate::{CommandFailure, StateArguments};
 
 /// `OpenCTI` calls a connector inactive five minutes after its last ping.
 const HEARTBEAT: Duration = Duration::from_mins(4);
@@ -20,7 +20,7 @@ const DEFAULT_PERIOD: &str = "PT30M";
 
 /// What `ingest` is asked to do.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Arguments {
+pub(crate) struct IngestArguments {
     #[command(flatten)]
     state: StateArguments,
     /// Run again and again, this often; without a value as `CONNECTOR_DURATION_PERIOD` says
@@ -37,17 +37,17 @@ pub(crate) struct Arguments {
     dry_run: bool,
 }
 
-impl Arguments {
-    fn event(&self) -> Result<IngestEvent, Failure> {
+impl IngestArguments {
+    fn event(&self) -> Result<IngestEvent, CommandFailure> {
         let manual = Manual { from: self.from, to: self.to, dry_run: self.dry_run };
         if manual == Manual::default() {
             return Ok(IngestEvent::Scheduled);
         }
-        manual.check().map_err(|error| Failure::Usage(error.to_string()))?;
+        manual.check().map_err(|error| CommandFailure::Usage(error.to_string()))?;
         Ok(IngestEvent::Manual(manual))
     }
 
-    fn period(&self) -> Result<Option<Duration>, Failure> {
+    fn period(&self) -> Result<Option<Duration>, CommandFailure> {
         let Some(given) = &self.every else { return Ok(None) };
         let text = match given.as_str() {
             "" => {
@@ -57,14 +57,14 @@ impl Arguments {
         };
         match parse_duration(&text) {
             Ok(period) if period >= Duration::from_secs(1) => Ok(Some(period)),
-            _ => Err(Failure::Usage(format!(
+            _ => Err(CommandFailure::Usage(format!(
                 "--every: {text:?} is no ISO 8601 duration of a second or more, such as PT30M"
             ))),
         }
     }
 }
 
-pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
+pub(crate) async fn run(arguments: IngestArguments) -> Result<ExitCode, CommandFailure> {
     let event = arguments.event()?;
     let period = arguments.period()?;
     let mut local = setup::local(setup::environment, arguments.state.state.clone()).await?;
@@ -81,7 +81,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     }
 }
 
-async fn once(local: &Local, event: IngestEvent) -> Result<RunAnswer, Failure> {
+async fn once(local: &Local, event: IngestEvent) -> Result<RunAnswer, CommandFailure> {
     match local.state.lock()? {
         Access::Granted(_lock) => Ok(local.ingest.handle(event, local.state.time_limit()).await),
         Access::Busy => Ok(setup::busy()),
@@ -89,13 +89,13 @@ async fn once(local: &Local, event: IngestEvent) -> Result<RunAnswer, Failure> {
 }
 
 /// Runs until somebody ends the process; that is safe at any moment.
-async fn forever(local: &Local, period: Duration, json: bool) -> Result<ExitCode, Failure> {
+async fn forever(local: &Local, period: Duration, json: bool) -> Result<ExitCode, CommandFailure> {
     let mut next = Instant::now();
     let running = async {
         loop {
             match once(local, IngestEvent::Scheduled).await {
                 Ok(answer) => print(&answer, json),
-                Err(Failure::Failed(message) | Failure::Usage(message)) => {
+                Err(CommandFailure::Failed(message) | CommandFailure::Usage(message)) => {
                     tracing::error!(message, "run failed");
                 }
             }

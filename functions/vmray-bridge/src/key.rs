@@ -7,20 +7,20 @@ use serde_json::json;
 use submit::api::callers::Callers;
 use submit::hash::sha256;
 
-use crate::Failure;
+use crate::CommandFailure;
 
 /// What every key begins with, so that a scanner for leaked secrets knows one when it sees one.
 const PREFIX: &str = "vmb_";
 
 /// What to do with keys.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Arguments {
+pub(crate) struct KeyArguments {
     #[command(subcommand)]
-    command: Command,
+    command: KeyCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
+enum KeyCommand {
     /// Make a key for a caller, and show what belongs into the secret
     New {
         /// The caller's name: letters, digits, `-`, `_` and `.`
@@ -31,13 +31,13 @@ enum Command {
     },
 }
 
-pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
-    let Command::New { name, json } = arguments.command;
+pub(crate) fn run(arguments: KeyArguments) -> Result<ExitCode, CommandFailure> {
+    let KeyCommand::New { name, json } = arguments.command;
     let key = new_key();
     let hash = sha256(&key);
     let callers = json!({ name.clone(): {"keys": [hash]} });
     // The same check that will read it.
-    Callers::read(Some(&callers)).map_err(Failure::Usage)?;
+    Callers::read(Some(&callers)).map_err(CommandFailure::Usage)?;
     if json {
         println!("{}", json!({"name": name, "key": key, "sha256": hash}));
         return Ok(ExitCode::SUCCESS);

@@ -22,7 +22,7 @@ use clap::{Parser, Subcommand};
 /// VMRay sandbox results into OpenCTI as STIX 2.1, and URLs from playbooks into VMRay.
 #[derive(Debug, Parser)]
 #[command(name = "vmray-bridge", version, about)]
-struct Arguments {
+struct CommandLine {
     #[command(subcommand)]
     command: Command,
 }
@@ -30,21 +30,21 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Move what is new in VMRay into OpenCTI
-    Ingest(ingest_command::Arguments),
+    Ingest(ingest_command::IngestArguments),
     /// Submit a collection of URLs to VMRay, each once, and show what became of them
-    Submit(submit_command::Arguments),
+    Submit(submit_command::SubmitArguments),
     /// Serve the API for SOAR playbooks on this machine
-    Serve(serve::Arguments),
+    Serve(serve::ServeArguments),
     /// Show the whole flow against built-in simulators of VMRay and OpenCTI
-    Demo(demo::Arguments),
+    Demo(demo::DemoArguments),
     /// Check settings, keys, both servers and the store; say what to do
     Doctor(StateArguments),
     /// Show or move the position up to which everything is ingested
-    Cursor(StateCommand<cursor::Action>),
+    Cursor(StateCommand<cursor::CursorAction>),
     /// Show, retry or drop samples that could not be ingested
-    Quarantine(StateCommand<quarantine::Action>),
+    Quarantine(StateCommand<quarantine::QuarantineAction>),
     /// Make a key for a caller of the API
-    Key(key::Arguments),
+    Key(key::KeyArguments),
 }
 
 /// Where the state is.
@@ -69,14 +69,14 @@ struct StateCommand<A: Subcommand> {
 
 /// What a command did not manage, and whose fault that is.
 #[derive(Debug)]
-enum Failure {
+enum CommandFailure {
     /// Settings or arguments: exit code 2.
     Usage(String),
     /// Everything else: exit code 1.
     Failed(String),
 }
 
-impl Failure {
+impl CommandFailure {
     fn failed(error: impl std::fmt::Display) -> Self {
         Self::Failed(error.to_string())
     }
@@ -86,7 +86,7 @@ impl Failure {
 const BLOCKING_THREADS: usize = 4;
 
 fn main() -> ExitCode {
-    let command = Arguments::parse().command;
+    let command = CommandLine::parse().command;
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     match runtime.enable_all().max_blocking_threads(BLOCKING_THREADS).build() {
         Ok(runtime) => runtime.block_on(run(command)),
@@ -110,11 +110,11 @@ async fn run(command: Command) -> ExitCode {
     };
     match result {
         Ok(code) => code,
-        Err(Failure::Failed(message)) => {
+        Err(CommandFailure::Failed(message)) => {
             eprintln!("vmray-bridge: {message}");
             ExitCode::from(1)
         }
-        Err(Failure::Usage(message)) => {
+        Err(CommandFailure::Usage(message)) => {
             eprintln!("vmray-bridge: {message}");
             ExitCode::from(2)
         }

@@ -7,11 +7,11 @@ use clap::Subcommand;
 use ingest::quarantine::{Quarantine, QuarantineState, QuarantinedSample};
 use vmray::model::SampleId;
 
-use crate::setup::{self, State};
-use crate::{Failure, StateCommand};
+use crate::setup::{self, StateStore};
+use crate::{CommandFailure, StateCommand};
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Action {
+pub(crate) enum QuarantineAction {
     /// Print what is in it, and why
     List,
     /// Try again in the next run, also what was given up
@@ -31,19 +31,20 @@ pub(crate) struct Which {
     all: bool,
 }
 
-pub(crate) async fn run(arguments: StateCommand<Action>) -> Result<ExitCode, Failure> {
+pub(crate) async fn run(arguments: StateCommand<QuarantineAction>) -> Result<ExitCode, CommandFailure> {
     let connector_id = setup::connector_id()?;
-    let state = State::open(arguments.state.state).await?;
+    let state = StateStore::open(arguments.state.state).await?;
     let store = state.store();
-    let mut quarantine = Quarantine::load(store.as_ref(), &connector_id).await.map_err(Failure::failed)?;
+    let mut quarantine =
+        Quarantine::load(store.as_ref(), &connector_id).await.map_err(CommandFailure::failed)?;
     let json = arguments.state.json;
     match arguments.action {
-        Action::List => {
+        QuarantineAction::List => {
             list(&quarantine, json);
             Ok(ExitCode::SUCCESS)
         }
-        Action::Retry(which) => change(&mut quarantine, which, Change::Retry, json).await,
-        Action::Drop(which) => change(&mut quarantine, which, Change::Drop, json).await,
+        QuarantineAction::Retry(which) => change(&mut quarantine, which, Change::Retry, json).await,
+        QuarantineAction::Drop(which) => change(&mut quarantine, which, Change::Drop, json).await,
     }
 }
 
@@ -58,14 +59,14 @@ async fn change(
     which: Which,
     change: Change,
     json: bool,
-) -> Result<ExitCode, Failure> {
+) -> Result<ExitCode, CommandFailure> {
     let samples: Vec<SampleId> =
         if which.all { quarantine.entries().map(|entry| entry.sample_id).collect() } else { which.samples };
     let changed = match change {
         Change::Retry => quarantine.retry(&samples, Utc::now()).await,
         Change::Drop => quarantine.remove(&samples).await,
     };
-    let changed = changed.map_err(Failure::failed)?;
+    let changed = changed.map_err(CommandFailure::failed)?;
     let unknown: Vec<SampleId> = samples.into_iter().filter(|sample| !changed.contains(sample)).collect();
     let verb = match change {
         Change::Retry => "retried",
@@ -80,7 +81,7 @@ async fn change(
         return Ok(ExitCode::SUCCESS);
     }
     let unknown: Vec<_> = unknown.iter().map(ToString::to_string).collect();
-    Err(Failure::Failed(format!("not in quarantine: {}", unknown.join(", "))))
+    Err(CommandFailure::Failed(format!("not in quarantine: {}", unknown.join(", "))))
 }
 
 fn list(quarantine: &Quarantine<'_>, json: bool) {

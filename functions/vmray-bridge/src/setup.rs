@@ -16,7 +16,7 @@ use store::Store;
 use store::dynamodb::DynamoStore;
 use store::sqlite::{RunLock, SqliteStore};
 
-use crate::Failure;
+use crate::CommandFailure;
 
 /// The state file when nothing else is said.
 const STATE_FILE: &str = "vmray-bridge.sqlite";
@@ -32,30 +32,30 @@ pub(crate) fn time(text: &str) -> Result<DateTime<Utc>, String> {
 }
 
 /// The connector whose state is meant.
-pub(crate) fn connector_id() -> Result<String, Failure> {
+pub(crate) fn connector_id() -> Result<String, CommandFailure> {
     environment("CONNECTOR_ID")
         .map(|id| id.trim().to_owned())
-        .ok_or_else(|| Failure::Usage("CONNECTOR_ID: must be set; the state belongs to it".to_owned()))
+        .ok_or_else(|| CommandFailure::Usage("CONNECTOR_ID: must be set; the state belongs to it".to_owned()))
 }
 
 /// Where the state is.
-pub(crate) enum State {
+pub(crate) enum StateStore {
     /// A file on this machine.
     File(SqliteStore),
     /// A deployment's table.
     Table(Arc<DynamoStore>),
 }
 
-impl State {
+impl StateStore {
     /// `--state`, else `TABLE_NAME`, else the file in this folder.
-    pub(crate) async fn open(file: Option<PathBuf>) -> Result<Self, Failure> {
+    pub(crate) async fn open(file: Option<PathBuf>) -> Result<Self, CommandFailure> {
         if file.is_none()
             && let Some(table) = environment("TABLE_NAME")
         {
             return Ok(Self::Table(Arc::new(DynamoStore::new(&aws::sdk_config().await, table))));
         }
         let path = file.unwrap_or_else(|| PathBuf::from(STATE_FILE));
-        SqliteStore::open(path).map(Self::File).map_err(Failure::failed)
+        SqliteStore::open(path).map(Self::File).map_err(CommandFailure::failed)
     }
 
     /// As a store of documents.
@@ -67,10 +67,10 @@ impl State {
     }
 
     /// Asks for the right to change the state.
-    pub(crate) fn lock(&self) -> Result<Access, Failure> {
+    pub(crate) fn lock(&self) -> Result<Access, CommandFailure> {
         match self {
             Self::File(file) => {
-                let lock = file.try_lock().map_err(Failure::failed)?;
+                let lock = file.try_lock().map_err(CommandFailure::failed)?;
                 Ok(lock.map_or(Access::Busy, |lock| Access::Granted(Some(lock))))
             }
             Self::Table(_) => Ok(Access::Granted(None)),
@@ -106,16 +106,16 @@ pub(crate) struct Local {
     /// The function.
     pub(crate) ingest: Ingest,
     /// Its state.
-    pub(crate) state: State,
+    pub(crate) state: StateStore,
 }
 
 /// Reads settings and keys through `lookup`, starts logging, opens the state.
 pub(crate) async fn local(
     lookup: impl Fn(&str) -> Option<String> + Send + Sync + 'static,
     file: Option<PathBuf>,
-) -> Result<Local, Failure> {
+) -> Result<Local, CommandFailure> {
     let settings = settings(&lookup)?;
-    let state = State::open(file).await?;
+    let state = StateStore::open(file).await?;
     let secrets = match &settings.deployment {
         Deployment::Lambda { secret_arn, .. } | Deployment::Local { secret_arn: Some(secret_arn), .. } => {
             Secrets::from_secrets_manager(&aws::sdk_config().await, secret_arn.clone())
@@ -128,9 +128,9 @@ pub(crate) async fn local(
 }
 
 /// All settings, or every wrong one at once.
-pub(crate) fn settings(lookup: Lookup<'_>) -> Result<IngestSettings, Failure> {
+pub(crate) fn settings(lookup: Lookup<'_>) -> Result<IngestSettings, CommandFailure> {
     let read = IngestSettings::read(lookup, Host::Local, Utc::now());
-    let (settings, warnings) = read.map_err(|error| Failure::Usage(explain(&error)))?;
+    let (settings, warnings) = read.map_err(|error| CommandFailure::Usage(explain(&error)))?;
     telemetry::init(settings.log_level, Output::Stderr);
     for warning in warnings {
         tracing::warn!(setting = warning.name, "{}", warning.message);

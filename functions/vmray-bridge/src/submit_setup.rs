@@ -16,8 +16,8 @@ use submit::queue::local::{LocalQueue, Received};
 use submit::settings::{SubmitDeployment, SubmitSettings};
 use tokio::time::Instant;
 
-use crate::Failure;
-use crate::setup::{State, explain};
+use crate::CommandFailure;
+use crate::setup::{StateStore, explain};
 
 /// As long as Lambda's worker has for a message.
 const TIME_FOR_A_MESSAGE: Duration = Duration::from_mins(1);
@@ -36,9 +36,9 @@ pub(crate) struct LocalSubmit {
 pub(crate) async fn local_submit(
     lookup: impl Fn(&str) -> Option<String> + Send + Sync + 'static,
     file: Option<PathBuf>,
-) -> Result<LocalSubmit, Failure> {
+) -> Result<LocalSubmit, CommandFailure> {
     let read = SubmitSettings::read(&lookup, Host::Local);
-    let (settings, warnings) = read.map_err(|error| Failure::Usage(explain(&error)))?;
+    let (settings, warnings) = read.map_err(|error| CommandFailure::Usage(explain(&error)))?;
     telemetry::init(settings.log_level, Output::Stderr);
     for warning in warnings {
         tracing::warn!(setting = warning.name, "{}", warning.message);
@@ -51,11 +51,11 @@ pub(crate) async fn local_submit(
         }
         SubmitDeployment::Local { secret_arn: None } => Secrets::from_environment(lookup),
     };
-    let store = State::open(file).await?.store();
-    let queue = Arc::new(LocalQueue::open(Arc::clone(&store)).await.map_err(Failure::failed)?);
+    let store = StateStore::open(file).await?.store();
+    let queue = Arc::new(LocalQueue::open(Arc::clone(&store)).await.map_err(CommandFailure::failed)?);
     let submit = Arc::new(Submit::new(settings, store, Arc::clone(&queue) as Arc<_>, Arc::new(secrets)));
     // Wrong keys and lists are told now, and not to the first caller.
-    submit.warm_up().await.map_err(|error| Failure::Usage(error.to_string()))?;
+    submit.warm_up().await.map_err(|error| CommandFailure::Usage(error.to_string()))?;
     Ok(LocalSubmit { submit, queue })
 }
 

@@ -129,7 +129,7 @@ fn every_word_of_the_api_is_explained() {
     assert_eq!(explained("### Options"), owned(&options::NAMES));
     assert_eq!(explained("### What is answered"), owned(&Status::ALL.map(Status::as_str)));
     assert_eq!(explained("### Which URLs are refused"), owned(&Refusal::ALL.map(Refusal::code)));
-    let problems = problem::Kind::ALL.map(|kind| kind.parts().0);
+    let problems = problem::ProblemKind::ALL.map(|kind| kind.parts().0);
     assert_eq!(explained("### When the whole call is wrong"), owned(&problems));
 }
 

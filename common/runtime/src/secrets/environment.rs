@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{Keys, SecretsError, Source, shape};
+use super::{Keys, SecretSource, SecretsError, shape};
 
 /// The variables that are asked for. `CA_BUNDLE` is the path of a PEM file, `CALLERS` is JSON.
 pub const NAMES: [&str; 4] = ["VMRAY_API_KEY", "OPENCTI_TOKEN", "CA_BUNDLE", "CALLERS"];
@@ -34,7 +34,7 @@ impl<F: Fn(&str) -> Option<String> + Send + Sync> Environment<F> {
 }
 
 #[async_trait]
-impl<F: Fn(&str) -> Option<String> + Send + Sync> Source for Environment<F> {
+impl<F: Fn(&str) -> Option<String> + Send + Sync> SecretSource for Environment<F> {
     async fn read(&self) -> Result<Keys, SecretsError> {
         self.read_now().map_err(|problem| SecretsError::Malformed { origin: ORIGIN.to_owned(), problem })
     }

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use aws_sdk_secretsmanager::Client;
 
-use super::{Keys, SecretsError, Source};
+use super::{Keys, SecretSource, SecretsError};
 
 /// One JSON secret.
 pub(super) struct SecretsManager {
@@ -18,7 +18,7 @@ impl SecretsManager {
 }
 
 #[async_trait]
-impl Source for SecretsManager {
+impl SecretSource for SecretsManager {
     async fn read(&self) -> Result<Keys, SecretsError> {
         let unreadable = |reason: String| SecretsError::Unreadable { origin: self.arn.clone(), reason };
         let answer = self

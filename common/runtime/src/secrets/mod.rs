@@ -1,6 +1,6 @@
 //! API keys and what else is secret or too long for a function's environment.
 //!
-//! They come from a [`Source`]: AWS Secrets Manager ([`Secrets::from_secrets_manager`]) or, on one machine, the
+//! They come from a [`SecretSource`]: AWS Secrets Manager ([`Secrets::from_secrets_manager`]) or, on one machine, the
 //! environment ([`Secrets::from_environment`]). [`Secrets`] keeps them for five minutes, and reads them again when a
 //! server has answered 401. A set that lacks a needed key is not kept.
 //!
@@ -155,14 +155,14 @@ pub enum SecretsError {
 
 /// Where keys come from.
 #[async_trait]
-pub trait Source: Send + Sync {
+pub trait SecretSource: Send + Sync {
     /// Reads them, now.
     async fn read(&self) -> Result<Keys, SecretsError>;
 }
 
 /// The keys, kept for five minutes.
 pub struct Secrets {
-    source: Box<dyn Source>,
+    source: Box<dyn SecretSource>,
     is_complete: fn(&Keys) -> bool,
     kept: Mutex<Kept>,
 }
@@ -182,7 +182,7 @@ impl fmt::Debug for Secrets {
 impl Secrets {
     /// Keys from any source. Nothing is read yet.
     #[must_use]
-    pub fn new(source: Box<dyn Source>) -> Self {
+    pub fn new(source: Box<dyn SecretSource>) -> Self {
         Self { source, is_complete: |_| true, kept: Mutex::default() }
     }
 

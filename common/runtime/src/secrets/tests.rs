@@ -32,7 +32,7 @@ impl Vault {
 }
 
 #[async_trait]
-impl Source for Vault {
+impl SecretSource for Vault {
     async fn read(&self) -> Result<Keys, SecretsError> {
         self.reads.fetch_add(1, Ordering::SeqCst);
         // As a network would: give others the chance to ask meanwhile.

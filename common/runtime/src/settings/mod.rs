@@ -46,7 +46,7 @@ impl fmt::Display for Warning {
 
 /// One wrong setting.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
+pub struct WrongSetting {
     /// The variable.
     pub name: &'static str,
     /// What is wrong and what would be right.
@@ -58,10 +58,10 @@ pub struct Problem {
 #[error("{} wrong setting(s): {}", .problems.len(), listed(.problems))]
 pub struct SettingsError {
     /// In the order in which they were read, at least one.
-    pub problems: Vec<Problem>,
+    pub problems: Vec<WrongSetting>,
 }
 
-fn listed(problems: &[Problem]) -> String {
+fn listed(problems: &[WrongSetting]) -> String {
     problems.iter().map(|p| format!("{}: {}", p.name, p.message)).collect::<Vec<_>>().join("; ")
 }
 

@@ -1,12 +1,12 @@
 //! Reads one variable at a time and remembers everything that is wrong.
 
-use super::{Lookup, Problem, Setting, SettingsError, Unset, Warning};
+use super::{Lookup, Setting, SettingsError, Unset, Warning, WrongSetting};
 
 /// Collects problems and warnings while settings are read.
 pub struct Reader<'a> {
     lookup: Lookup<'a>,
     tables: &'a [&'a [Setting]],
-    problems: Vec<Problem>,
+    problems: Vec<WrongSetting>,
     warnings: Vec<Warning>,
 }
 
@@ -76,7 +76,7 @@ impl<'a> Reader<'a> {
     }
 
     fn problem<T>(&mut self, name: &'static str, message: String) -> Option<T> {
-        self.problems.push(Problem { name, message });
+        self.problems.push(WrongSetting { name, message });
         None
     }
 

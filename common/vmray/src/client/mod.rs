@@ -12,4 +12,4 @@ mod submit;
 pub use crate::throttle::Throttle;
 pub use error::VmrayError;
 pub use read::{Listing, Quota, SystemInfo, VmrayClient, VmrayPolicy, Window};
-pub use submit::{Accepted, Found, SubmitError, SubmitParameters, SubmitTurn};
+pub use submit::{Accepted, FoundSubmission, SubmitError, SubmitParameters, SubmitTurn};

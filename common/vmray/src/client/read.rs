@@ -408,10 +408,10 @@ fn read<T: DeserializeOwned>(answer: &Answer, what: &str) -> Result<Envelope<T>,
 /// VMRay's own words, or the start of whatever a proxy put in their slot.
 pub(super) fn error_message(answer: &Answer) -> String {
     #[derive(Deserialize)]
-    struct Message {
+    struct ErrorBody {
         error_msg: serde_json::Value,
     }
-    let read = serde_json::from_slice::<Message>(&answer.body);
+    let read = serde_json::from_slice::<ErrorBody>(&answer.body);
     read.map_or_else(|_| answer.excerpt(), |read| message(&read.error_msg))
 }
 

@@ -89,13 +89,13 @@ pub enum SubmitError {
 
 /// A row of a look-up, with what identifies it.
 #[derive(Debug, Clone)]
-pub struct Found {
+pub struct FoundSubmission {
     pub submission: Submission,
     /// What it was submitted with, as VMRay spells it; `None`: the server does not say.
     pub metadata: Option<String>,
 }
 
-impl<'de> Deserialize<'de> for Found {
+impl<'de> Deserialize<'de> for FoundSubmission {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         struct Extra {
@@ -113,15 +113,15 @@ impl<'de> Deserialize<'de> for Found {
 
 /// `data` of the answer to a submission. Lists that are not there are empty; the others are not needed.
 #[derive(Deserialize)]
-struct Outcome {
+struct SubmitData {
     #[serde(default)]
-    errors: Entries<OutcomeError>,
+    errors: Entries<SubmitDataError>,
     #[serde(default)]
     submissions: Entries<Submission>,
 }
 
 #[derive(Deserialize)]
-struct OutcomeError {
+struct SubmitDataError {
     #[serde(default)]
     error_msg: Option<serde_json::Value>,
 }
@@ -221,26 +221,32 @@ impl VmrayClient {
     }
 
     /// The submissions with exactly this metadata; `None`: the server does not know the question.
-    pub async fn submissions_with_metadata(&self, metadata: &str) -> Result<Option<Vec<Found>>, VmrayError> {
+    pub async fn submissions_with_metadata(
+        &self,
+        metadata: &str,
+    ) -> Result<Option<Vec<FoundSubmission>>, VmrayError> {
         let path = format!("submission?submission_submission_metadata={}", encoded(metadata));
         self.found(&path, "the submissions of one metadata").await
     }
 
     /// The submissions of any of these URLs, at most 10; `None`: the server knows no search.
-    pub async fn submissions_of_urls(&self, urls: &[&str]) -> Result<Option<Vec<Found>>, VmrayError> {
+    pub async fn submissions_of_urls(
+        &self,
+        urls: &[&str],
+    ) -> Result<Option<Vec<FoundSubmission>>, VmrayError> {
         let terms: Vec<_> =
             urls.iter().map(|url| format!("url == \"{}\"", url.replace('"', "%22"))).collect();
         let path = format!("submission/search?query={}", encoded(&terms.join(" or ")));
         self.found(&path, "the submissions of one URL").await
     }
 
-    pub async fn submissions_of_sample(&self, id: SampleId) -> Result<Vec<Found>, VmrayError> {
+    pub async fn submissions_of_sample(&self, id: SampleId) -> Result<Vec<FoundSubmission>, VmrayError> {
         let what = format!("the submissions of sample {id}");
         Ok(self.found(&format!("submission?submission_sample_id={id}"), &what).await?.unwrap_or_default())
     }
 
     /// A look-up. 400 and 404 say that the server does not know the question, which is not that there is nothing.
-    async fn found(&self, path: &str, what: &str) -> Result<Option<Vec<Found>>, VmrayError> {
+    async fn found(&self, path: &str, what: &str) -> Result<Option<Vec<FoundSubmission>>, VmrayError> {
         let slot = self.enter(what).await?;
         match self.whole_list(&slot, path, what).await {
             Ok(listing) => Ok(Some(listing.rows)),
@@ -323,7 +329,7 @@ fn outcome(answer: &Answer) -> Result<Accepted, SubmitError> {
 }
 
 fn accepted(answer: &Answer) -> Result<Accepted, SubmitError> {
-    let envelope: Envelope<Outcome> = serde_json::from_slice(&answer.body)
+    let envelope: Envelope<SubmitData> = serde_json::from_slice(&answer.body)
         .map_err(|error| SubmitError::Ambiguous { reason: format!("the answer cannot be read ({error})") })?;
     let said = envelope.error_msg.as_ref().map(message);
     let is_ok = envelope.result.as_deref().is_none_or(|result| result == "ok");

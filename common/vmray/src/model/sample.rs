@@ -9,7 +9,7 @@ use super::number::SampleId;
 use super::verdict::{Verdict, VerdictField};
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(from = "Wire")]
+#[serde(from = "WireSample")]
 pub struct Sample {
     pub id: SampleId,
     /// When VMRay first saw it.
@@ -136,7 +136,7 @@ impl From<WireRelation> for Relation {
 }
 
 #[derive(Deserialize)]
-struct Wire {
+struct WireSample {
     sample_id: SampleId,
     #[serde(default, deserialize_with = "lenient::date")]
     sample_created: Option<DateTime<Utc>>,
@@ -192,8 +192,8 @@ struct Wire {
     sample_webif_url: Option<String>,
 }
 
-impl From<Wire> for Sample {
-    fn from(wire: Wire) -> Self {
+impl From<WireSample> for Sample {
+    fn from(wire: WireSample) -> Self {
         let severity = wire.sample_severity.as_deref();
         Self {
             id: wire.sample_id,

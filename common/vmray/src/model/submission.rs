@@ -9,7 +9,7 @@ use super::verdict::{Verdict, VerdictField};
 
 /// A row of the submission list. Small: many thousands are held at once.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(from = "Wire")]
+#[serde(from = "WireSubmission")]
 pub struct Submission {
     pub id: SubmissionId,
     /// The sample it is of.
@@ -41,7 +41,7 @@ pub struct Submission {
     clippy::struct_field_names,
     reason = "the names on the wire; the aliases are the names of `Submission`"
 )]
-struct Wire {
+struct WireSubmission {
     #[serde(alias = "id")]
     submission_id: SubmissionId,
     #[serde(default, alias = "sample_id", deserialize_with = "lenient::number")]
@@ -68,8 +68,8 @@ struct Wire {
     submission_webif_url: Option<Box<str>>,
 }
 
-impl From<Wire> for Submission {
-    fn from(wire: Wire) -> Self {
+impl From<WireSubmission> for Submission {
+    fn from(wire: WireSubmission) -> Self {
         let severity = wire.submission_severity;
         Self {
             id: wire.submission_id,

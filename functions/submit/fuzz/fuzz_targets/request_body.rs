@@ -5,13 +5,13 @@
 use libfuzzer_sys::fuzz_target;
 use submit::{
     api::{
-        body::{Limits, parse},
+        body::{BodyLimits, parse},
         options,
     },
     options::Options,
 };
 
-const LIMITS: Limits = Limits { max_urls: 100, max_bytes: 64 * 1024, max_depth: 32 };
+const LIMITS: BodyLimits = BodyLimits { max_urls: 100, max_bytes: 64 * 1024, max_depth: 32 };
 
 fuzz_target!(|bytes: &[u8]| {
     for content_type in

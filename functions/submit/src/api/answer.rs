@@ -16,7 +16,7 @@ use crate::error::ServiceError;
 use crate::ledger::Batch;
 use crate::ledger::batch::{Fate, InputId, Item};
 use crate::ledger::outcome::{Counts, Outcome, Source, Status};
-use crate::quota::Quota;
+use crate::quota::KeyQuota;
 use crate::service::Submit;
 use crate::url::Wrapper;
 
@@ -38,7 +38,7 @@ const LOOK_AGAIN_LATER: u64 = 15;
 
 /// Which part of the results is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Page {
+pub(crate) struct ResultPage {
     /// The first input.
     pub(crate) start: usize,
     /// The most results; `None`: no results at all.
@@ -50,7 +50,7 @@ pub(crate) struct Page {
 /// Results in one answer when nobody says how many.
 pub const DEFAULT_LIMIT: usize = 1000;
 
-impl Page {
+impl ResultPage {
     /// The first results.
     pub(crate) const FIRST: Self =
         Self { start: 0, limit: Some(DEFAULT_LIMIT), max_bytes: MOST_RESULT_BYTES };
@@ -74,7 +74,7 @@ pub(crate) struct BatchAnswer<'a> {
     pub(crate) errors: bool,
     pub(crate) counts: Counts,
     pub(crate) pending_ids: Vec<&'a str>,
-    pub(crate) quota: Option<Quota>,
+    pub(crate) quota: Option<KeyQuota>,
     pub(crate) next_cursor: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) results: Option<Box<RawValue>>,
@@ -132,7 +132,7 @@ impl<'a> ResultRow<'a> {
 }
 
 /// What one chunk adds to an answer.
-struct Part {
+struct ChunkAnswer {
     counts: Counts,
     /// JSON texts of the results inside the page, by index.
     rows: Vec<(usize, String)>,
@@ -143,7 +143,7 @@ impl Submit {
     pub(crate) async fn answer<'a>(
         &self,
         batch: &'a Batch,
-        page: Page,
+        page: ResultPage,
         patience: Deadline,
         ask: Ask,
     ) -> Result<BatchAnswer<'a>, ServiceError> {
@@ -169,9 +169,15 @@ impl Submit {
         })
     }
 
-    async fn part(&self, batch: &Batch, number: usize, page: Page, ask: Ask) -> Result<Part, ServiceError> {
+    async fn part(
+        &self,
+        batch: &Batch,
+        number: usize,
+        page: ResultPage,
+        ask: Ask,
+    ) -> Result<ChunkAnswer, ServiceError> {
         let judged = self.calls.chunk(batch, number, ask).await?;
-        let mut part = Part { counts: Counts::default(), rows: Vec::new() };
+        let mut part = ChunkAnswer { counts: Counts::default(), rows: Vec::new() };
         for (index, (item, outcome)) in batch.header.places(number).zip(judged.outcomes()) {
             part.counts.add(outcome.status);
             let wanted = page
@@ -195,7 +201,7 @@ pub(crate) fn patience(deadline: Deadline) -> Deadline {
 /// The results as one JSON list, as many as fit, and where the next page begins.
 pub(crate) fn joined(
     rows: Vec<(usize, String)>,
-    page: Page,
+    page: ResultPage,
     total: usize,
 ) -> (Option<Box<RawValue>>, Option<usize>) {
     let mut list = String::from("[");
@@ -238,10 +244,11 @@ mod tests {
     #[test]
     fn a_page_ends_where_the_answer_would_be_too_large() {
         let row = |index| (index, format!("\"{}\"", "x".repeat(1_000_000)));
-        let (results, next) = joined((0..5).map(row).collect(), Page::FIRST, 5);
+        let (results, next) = joined((0..5).map(row).collect(), ResultPage::FIRST, 5);
         assert_eq!(next, Some(3));
         assert!(results.unwrap().get().len() <= MOST_RESULT_BYTES);
-        let (results, next) = joined(vec![(4, "1".to_owned())], Page { start: 4, ..Page::FIRST }, 5);
+        let (results, next) =
+            joined(vec![(4, "1".to_owned())], ResultPage { start: 4, ..ResultPage::FIRST }, 5);
         assert_eq!((results.unwrap().get(), next), ("[1]", None));
     }
 }

@@ -26,7 +26,7 @@ pub struct Callers {
 /// What the secret holds of a caller.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Entry {
+struct CallerEntry {
     keys: Vec<String>,
     #[serde(default)]
     max_urls_per_request: Option<usize>,
@@ -50,7 +50,7 @@ impl Callers {
         if name.is_empty() || name.len() > LONGEST_NAME || !name.chars().all(fits) {
             return Err(format!("a name is 1 to {LONGEST_NAME} letters, digits, `-`, `_` or `.`"));
         }
-        let entry = Entry::deserialize(entry).map_err(|_| {
+        let entry = CallerEntry::deserialize(entry).map_err(|_| {
             "expected {\"keys\": [\"<sha256 hex>\"]}, and perhaps max_urls_per_request and max_urls_per_day"
                 .to_owned()
         })?;

@@ -5,14 +5,14 @@ use runtime::http::Deadline;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::answer::{Page, ResultRow, joined, patience};
+use super::answer::{ResultPage, ResultRow, joined, patience};
 use super::http::{Request, Response};
 use super::keyring::Keyed;
-use super::{Failure, parameters};
+use super::{CallFailure, parameters};
 use crate::calls::Caller;
 use crate::ledger::batch::{BatchState, Header, into_chunks};
 use crate::ledger::outcome::{Outcome, Source, Status};
-use crate::quota::Quota;
+use crate::quota::KeyQuota;
 use crate::service::Submit;
 
 /// What would become of one input.
@@ -46,7 +46,7 @@ struct CheckCounts {
 #[derive(Serialize)]
 struct CheckAnswer {
     counts: CheckCounts,
-    quota: Option<Quota>,
+    quota: Option<KeyQuota>,
     /// The caller's own: URLs sent today.
     today: Today,
     /// Whether all that would be sent fits into both.
@@ -70,7 +70,7 @@ impl Submit {
         keyed: &Keyed,
         caller: &Caller,
         deadline: Deadline,
-    ) -> Result<Response, Failure> {
+    ) -> Result<Response, CallFailure> {
         let patience = patience(deadline);
         parameters::wait(request)?;
         let (body, options) = self.read_call(request, caller)?;
@@ -95,7 +95,7 @@ impl Submit {
         let to_send = counts.submit as u64;
         let quota_left = quota.and_then(|quota| quota.remaining);
         let fits = to_send <= today.remaining && quota_left.is_none_or(|left| to_send <= left);
-        let (results, next) = joined(rows, Page::FIRST, counts.total);
+        let (results, next) = joined(rows, ResultPage::FIRST, counts.total);
         let omitted = next.map_or(0, |next| counts.total - next);
         let answer = CheckAnswer { counts, quota, today, fits, omitted, results };
         Ok(Response::json(200, &answer))

@@ -36,7 +36,7 @@ use body::BodyError;
 use callers::shown_keys;
 use http::{Request, Response};
 use keyring::Keyed;
-use problem::{Kind, Problem};
+use problem::{Problem, ProblemKind};
 
 use crate::calls::{CallError, Caller};
 use crate::error::ServiceError;
@@ -93,11 +93,11 @@ impl Route {
     }
 
     /// The route of a request whose path and method are known.
-    fn asked_for(request: &Request) -> Result<Self, Failure> {
+    fn asked_for(request: &Request) -> Result<Self, CallFailure> {
         let route = Self::of(&request.path)
-            .ok_or_else(|| Problem::new(Kind::NotFound, "see /openapi.json for what there is"))?;
+            .ok_or_else(|| Problem::new(ProblemKind::NotFound, "see /openapi.json for what there is"))?;
         let methods = route.methods();
-        if methods.contains(&request.method.as_str()) { Ok(route) } else { Err(Failure::Method(methods)) }
+        if methods.contains(&request.method.as_str()) { Ok(route) } else { Err(CallFailure::Method(methods)) }
     }
 
     /// The methods that it knows.
@@ -138,7 +138,7 @@ impl Admitted {
 
 /// Why a request has no answer of its own kind.
 #[derive(Debug)]
-enum Failure {
+enum CallFailure {
     /// The path knows only these methods.
     Method(&'static [&'static str]),
     /// The caller's fault, or ours told to the caller.
@@ -149,12 +149,12 @@ enum Failure {
     OutOfTime,
 }
 
-impl Failure {
+impl CallFailure {
     fn response(self) -> Response {
         match self {
             Self::Method(methods) => {
                 let methods = methods.join(", ");
-                Problem::new(Kind::MethodNotAllowed, format!("this path knows {methods}"))
+                Problem::new(ProblemKind::MethodNotAllowed, format!("this path knows {methods}"))
                     .response()
                     .with("allow", methods)
             }
@@ -172,27 +172,28 @@ impl Failure {
     }
 }
 
-impl From<Problem> for Failure {
+impl From<Problem> for CallFailure {
     fn from(problem: Problem) -> Self {
         Self::Problem(Box::new(problem))
     }
 }
 
-impl<E: Into<ServiceError>> From<E> for Failure {
+impl<E: Into<ServiceError>> From<E> for CallFailure {
     fn from(error: E) -> Self {
         Self::Service(error.into())
     }
 }
 
-impl From<CallError> for Failure {
+impl From<CallError> for CallFailure {
     fn from(error: CallError) -> Self {
         let detail = error.to_string();
         match error {
-            CallError::OtherCall => Problem::new(Kind::IdempotencyKeyReused, detail).into(),
-            CallError::DayLimit { .. } => {
-                Problem { retry_after: Some(until_midnight()), ..Problem::new(Kind::DailyLimit, detail) }
-                    .into()
+            CallError::OtherCall => Problem::new(ProblemKind::IdempotencyKeyReused, detail).into(),
+            CallError::DayLimit { .. } => Problem {
+                retry_after: Some(until_midnight()),
+                ..Problem::new(ProblemKind::DailyLimit, detail)
             }
+            .into(),
             CallError::Service(error) => Self::Service(error),
         }
     }
@@ -261,7 +262,7 @@ impl Submit {
                 // On the heap: the routes' futures are large, and nested deeper than the compiler likes.
                 let answer = Box::pin(self.call(route, request, &keyed, &caller, until));
                 let answer = in_time(until, tracing::Instrument::instrument(answer, span));
-                answer.await.unwrap_or_else(Failure::response)
+                answer.await.unwrap_or_else(CallFailure::response)
             }
         };
         log(request, &response, started);
@@ -275,7 +276,7 @@ impl Submit {
         keyed: &Keyed,
         caller: &Caller,
         deadline: Deadline,
-    ) -> Result<Response, Failure> {
+    ) -> Result<Response, CallFailure> {
         match route {
             CallRoute::Submissions if request.method == "POST" => {
                 self.post_submissions(request, keyed, caller, deadline).await
@@ -288,7 +289,7 @@ impl Submit {
     }
 
     /// Who calls. An unknown key may be new: the secret is read again, at most every 30 s.
-    async fn caller(&self, request: &Request) -> Result<(Arc<Keyed>, Caller), Failure> {
+    async fn caller(&self, request: &Request) -> Result<(Arc<Keyed>, Caller), CallFailure> {
         let shown = shown_keys(request);
         let keyed = self.keyring.keyed().await?;
         if let Some(caller) = keyed.callers.find(&shown) {
@@ -307,14 +308,14 @@ impl Submit {
         }
         let detail =
             "send your key in x-api-key, as a bearer token, or as the password of basic authentication";
-        Err(Problem::new(Kind::Unauthorized, detail).into())
+        Err(Problem::new(ProblemKind::Unauthorized, detail).into())
     }
 }
 
 /// What callers see when the settings are wrong; the log says which.
 #[must_use]
 pub fn misconfigured_problem() -> Problem {
-    Problem::new(Kind::Misconfigured, "the operator finds the reason in the function's log")
+    Problem::new(ProblemKind::Misconfigured, "the operator finds the reason in the function's log")
 }
 
 fn open_answer(route: &Route) -> Response {
@@ -326,9 +327,9 @@ fn open_answer(route: &Route) -> Response {
 
 async fn in_time<T>(
     deadline: Deadline,
-    future: impl Future<Output = Result<T, Failure>>,
-) -> Result<T, Failure> {
-    deadline.bound(future).await.unwrap_or(Err(Failure::OutOfTime))
+    future: impl Future<Output = Result<T, CallFailure>>,
+) -> Result<T, CallFailure> {
+    deadline.bound(future).await.unwrap_or(Err(CallFailure::OutOfTime))
 }
 
 /// The path holds numbers of batches at most; queries and headers are left out.

@@ -3,10 +3,10 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use super::answer::{DEFAULT_LIMIT, Page};
+use super::answer::{DEFAULT_LIMIT, ResultPage};
 use super::fault::shown;
 use super::http::Request;
-use super::problem::{Kind, Problem};
+use super::problem::{Problem, ProblemKind};
 
 /// Seconds that an answer may be waited for: an HTTP API of AWS ends requests after 30 s.
 pub const LONGEST_WAIT: u64 = 25;
@@ -24,7 +24,7 @@ pub const MOST_BATCHES: usize = 50;
 pub const LONGEST_KEY: usize = 255;
 
 fn wrong(detail: impl Into<String>) -> Problem {
-    Problem::new(Kind::InvalidParameter, detail)
+    Problem::new(ProblemKind::InvalidParameter, detail)
 }
 
 fn unknown(name: &str, known: &str) -> Problem {
@@ -97,7 +97,7 @@ pub(super) fn idempotency_key(request: &Request) -> Result<Option<String>, Probl
 /// Which part of a batch is asked for, and of which batches.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Selection {
-    pub(super) page: Page,
+    pub(super) page: ResultPage,
     pub(super) ids: Option<Vec<String>>,
 }
 
@@ -127,7 +127,7 @@ pub(super) fn selection(request: &Request, several: bool) -> Result<Selection, P
             _ => return Err(unknown(&name, known)),
         }
     }
-    let page = Page { start, limit: (!summary).then_some(limit), ..Page::FIRST };
+    let page = ResultPage { start, limit: (!summary).then_some(limit), ..ResultPage::FIRST };
     Ok(Selection { page, ids })
 }
 
@@ -173,9 +173,12 @@ mod tests {
     #[test]
     fn a_page_is_asked_for_in_numbers() {
         let one = |text: &str| selection(&query(text), false).map(|selection| selection.page);
-        assert_eq!(one(""), Ok(Page::FIRST));
-        assert_eq!(one("limit=5&cursor=10"), Ok(Page { start: 10, limit: Some(5), ..Page::FIRST }));
-        assert_eq!(one("fields=summary"), Ok(Page { limit: None, ..Page::FIRST }));
+        assert_eq!(one(""), Ok(ResultPage::FIRST));
+        assert_eq!(
+            one("limit=5&cursor=10"),
+            Ok(ResultPage { start: 10, limit: Some(5), ..ResultPage::FIRST })
+        );
+        assert_eq!(one("fields=summary"), Ok(ResultPage { limit: None, ..ResultPage::FIRST }));
         for wrong in
             ["limit=0", "limit=10001", "cursor=x", "cursor=-1", "fields=x", "fields=", "ids=a", "page=2"]
         {

@@ -17,7 +17,7 @@ pub const CONTENT_TYPE: &str = "application/problem+json";
 
 /// The kinds of problems.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum ProblemKind {
     /// No key, or none that is known.
     Unauthorized,
     /// No such path.
@@ -54,7 +54,7 @@ pub enum Kind {
     Misconfigured,
 }
 
-impl Kind {
+impl ProblemKind {
     /// Every kind.
     pub const ALL: [Self; 17] = [
         Self::Unauthorized,
@@ -105,7 +105,7 @@ impl Kind {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Problem {
     /// What kind.
-    pub kind: Kind,
+    pub kind: ProblemKind,
     /// A sentence for whoever reads it.
     pub detail: String,
     /// What is wrong where in the body.
@@ -115,7 +115,7 @@ pub struct Problem {
 }
 
 #[derive(Serialize)]
-struct Document<'a> {
+struct ProblemDocument<'a> {
     r#type: String,
     title: &'static str,
     status: u16,
@@ -127,7 +127,7 @@ struct Document<'a> {
 impl Problem {
     /// A problem of this kind.
     #[must_use]
-    pub fn new(kind: Kind, detail: impl Into<String>) -> Self {
+    pub fn new(kind: ProblemKind, detail: impl Into<String>) -> Self {
         Self { kind, detail: detail.into(), errors: Vec::new(), retry_after: None }
     }
 
@@ -135,21 +135,21 @@ impl Problem {
     #[must_use]
     pub fn unavailable() -> Self {
         let detail = "send the same call again, with the same Idempotency-Key if it has one: nothing is submitted twice";
-        Self { retry_after: Some(Duration::from_secs(5)), ..Self::new(Kind::Unavailable, detail) }
+        Self { retry_after: Some(Duration::from_secs(5)), ..Self::new(ProblemKind::Unavailable, detail) }
     }
 
     /// Faults in the options.
     #[must_use]
     pub fn invalid_options(errors: Vec<Fault>) -> Self {
         let detail = first(&errors);
-        Self { errors, ..Self::new(Kind::InvalidOptions, detail) }
+        Self { errors, ..Self::new(ProblemKind::InvalidOptions, detail) }
     }
 
     /// The answer.
     #[must_use]
     pub fn response(&self) -> Response {
         let (name, status, title) = self.kind.parts();
-        let document = Document {
+        let document = ProblemDocument {
             r#type: format!("{TYPE_PREFIX}{name}"),
             title,
             status,
@@ -161,7 +161,7 @@ impl Problem {
         if let Some(pause) = self.retry_after {
             response = response.with("retry-after", pause.as_secs().max(1).to_string());
         }
-        if self.kind == Kind::Unauthorized {
+        if self.kind == ProblemKind::Unauthorized {
             response = response.with("www-authenticate", "Bearer realm=\"vmray-bridge\"");
         }
         response
@@ -175,12 +175,12 @@ fn first(errors: &[Fault]) -> String {
 impl From<BodyError> for Problem {
     fn from(error: BodyError) -> Self {
         let kind = match &error {
-            BodyError::Empty => Kind::EmptyBody,
-            BodyError::TooLarge { .. } => Kind::BodyTooLarge,
-            BodyError::InvalidUtf8 { .. } | BodyError::NotJson { .. } => Kind::NotJson,
-            BodyError::TooDeep { .. } | BodyError::Wrong(_) => Kind::InvalidBody,
-            BodyError::TooManyUrls { .. } => Kind::TooManyUrls,
-            BodyError::UnsupportedMediaType(_) => Kind::UnsupportedMediaType,
+            BodyError::Empty => ProblemKind::EmptyBody,
+            BodyError::TooLarge { .. } => ProblemKind::BodyTooLarge,
+            BodyError::InvalidUtf8 { .. } | BodyError::NotJson { .. } => ProblemKind::NotJson,
+            BodyError::TooDeep { .. } | BodyError::Wrong(_) => ProblemKind::InvalidBody,
+            BodyError::TooManyUrls { .. } => ProblemKind::TooManyUrls,
+            BodyError::UnsupportedMediaType(_) => ProblemKind::UnsupportedMediaType,
         };
         let detail = error.to_string();
         let errors = if let BodyError::Wrong(faults) = error { faults } else { Vec::new() };
@@ -196,9 +196,9 @@ mod tests {
 
     #[test]
     fn every_kind_has_a_type_of_its_own_and_an_error_status() {
-        let names: BTreeSet<_> = Kind::ALL.into_iter().map(|kind| kind.parts().0).collect();
-        assert_eq!(names.len(), Kind::ALL.len());
-        assert!(Kind::ALL.into_iter().all(|kind| (400..600).contains(&kind.parts().1)));
+        let names: BTreeSet<_> = ProblemKind::ALL.into_iter().map(|kind| kind.parts().0).collect();
+        assert_eq!(names.len(), ProblemKind::ALL.len());
+        assert!(ProblemKind::ALL.into_iter().all(|kind| (400..600).contains(&kind.parts().1)));
     }
 
     #[test]

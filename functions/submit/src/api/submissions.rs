@@ -6,13 +6,13 @@ use runtime::http::Deadline;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::answer::{BatchAnswer, Page, look_again, patience};
-use super::body::{self, Body, Limits};
+use super::answer::{BatchAnswer, ResultPage, look_again, patience};
+use super::body::{self, BodyLimits, RequestBody};
 use super::http::{Request, Response};
 use super::keyring::Keyed;
 use super::options;
-use super::problem::{Kind, Problem};
-use super::{Failure, MOST_BODY_BYTES, MOST_BODY_DEPTH, parameters};
+use super::problem::{Problem, ProblemKind};
+use super::{CallFailure, MOST_BODY_BYTES, MOST_BODY_DEPTH, parameters};
 use crate::calls::accept::Call;
 use crate::calls::{Ask, Caller};
 use crate::ledger::Batch;
@@ -35,16 +35,20 @@ struct BatchesAnswer<'a> {
 
 impl Submit {
     /// Reads the body of a call, and checks its options.
-    pub(super) fn read_call(&self, request: &Request, caller: &Caller) -> Result<(Body, Options), Problem> {
+    pub(super) fn read_call(
+        &self,
+        request: &Request,
+        caller: &Caller,
+    ) -> Result<(RequestBody, Options), Problem> {
         if let Some(encoding) = request.header("content-encoding")
             && !encoding.trim().is_empty()
             && !encoding.trim().eq_ignore_ascii_case("identity")
         {
             let detail =
                 "compressed bodies are not read; send it as it is, in several calls if it is too large";
-            return Err(Problem::new(Kind::UnsupportedMediaType, detail));
+            return Err(Problem::new(ProblemKind::UnsupportedMediaType, detail));
         }
-        let limits = Limits {
+        let limits = BodyLimits {
             max_urls: caller.urls_per_request(&self.settings.limits),
             max_bytes: MOST_BODY_BYTES,
             max_depth: MOST_BODY_DEPTH,
@@ -62,18 +66,18 @@ impl Submit {
         keyed: &Keyed,
         caller: &Caller,
         deadline: Deadline,
-    ) -> Result<Response, Failure> {
+    ) -> Result<Response, CallFailure> {
         let wait = parameters::wait(request)?;
         let idempotency_key = parameters::idempotency_key(request)?;
         let until = Instant::now() + wait;
         let (body, options) = self.read_call(request, caller)?;
-        let Body { inputs, options: given_options } = body;
+        let RequestBody { inputs, options: given_options } = body;
         let call = Call { inputs, options, given_options, idempotency_key };
         let mut batch = self.calls.accept(&keyed.gate, caller, call).await?;
         let something_was_unsent = self.wait_until_sent(&mut batch, until, deadline).await?;
         // What was only just sent has no verdict: it is not worth the wait for VMRay's list.
         let ask = if something_was_unsent { Ask::Nobody } else { Ask::VmrayUntil(patience(deadline)) };
-        Ok(self.answer(&batch, Page::FIRST, patience(deadline), ask).await?.response())
+        Ok(self.answer(&batch, ResultPage::FIRST, patience(deadline), ask).await?.response())
     }
 
     /// Waits until nothing is left to send; `false`: nothing was. The quota is asked for meanwhile.
@@ -82,7 +86,7 @@ impl Submit {
         batch: &mut Batch,
         until: Instant,
         deadline: Deadline,
-    ) -> Result<bool, Failure> {
+    ) -> Result<bool, CallFailure> {
         let until = until.min(Instant::now() + deadline.remaining().saturating_sub(TIME_TO_ANSWER));
         let waiting = self.calls.wait_until_sent(batch, until);
         let (waited, _) = tokio::join!(waiting, self.vmray.quota(patience(deadline)));
@@ -92,16 +96,16 @@ impl Submit {
     }
 
     /// The batch, if it is this caller's.
-    async fn batch_of(&self, caller: &Caller, id: &str) -> Result<Option<Batch>, Failure> {
+    async fn batch_of(&self, caller: &Caller, id: &str) -> Result<Option<Batch>, CallFailure> {
         if !parameters::is_batch_id(id) {
             return Ok(None);
         }
         Ok(self.calls.batch_of(caller, id).await?)
     }
 
-    async fn known_batch(&self, caller: &Caller, id: &str) -> Result<Batch, Failure> {
+    async fn known_batch(&self, caller: &Caller, id: &str) -> Result<Batch, CallFailure> {
         let no_such =
-            || Problem::new(Kind::NoSuchBatch, "it never was, is over its retention, or is not yours");
+            || Problem::new(ProblemKind::NoSuchBatch, "it never was, is over its retention, or is not yours");
         self.batch_of(caller, id).await?.ok_or_else(|| no_such().into())
     }
 
@@ -111,7 +115,7 @@ impl Submit {
         caller: &Caller,
         id: &str,
         deadline: Deadline,
-    ) -> Result<Response, Failure> {
+    ) -> Result<Response, CallFailure> {
         let selection = parameters::selection(request, false)?;
         let batch = self.known_batch(caller, id).await?;
         Ok(self
@@ -125,10 +129,10 @@ impl Submit {
         request: &Request,
         caller: &Caller,
         deadline: Deadline,
-    ) -> Result<Response, Failure> {
+    ) -> Result<Response, CallFailure> {
         let selection = parameters::selection(request, true)?;
         let ids = selection.ids.ok_or_else(|| {
-            Problem::new(Kind::InvalidParameter, "`ids` is missing: a list of batches with commas")
+            Problem::new(ProblemKind::InvalidParameter, "`ids` is missing: a list of batches with commas")
         })?;
         let mut batches = Vec::new();
         let mut unknown_ids = Vec::new();
@@ -157,7 +161,7 @@ impl Submit {
         caller: &Caller,
         id: &str,
         deadline: Deadline,
-    ) -> Result<Response, Failure> {
+    ) -> Result<Response, CallFailure> {
         let until = Instant::now() + parameters::wait(request)?;
         let mut batch = self.known_batch(caller, id).await?;
         let ask = if self.calls.retry(caller, &mut batch).await? {
@@ -166,7 +170,7 @@ impl Submit {
         } else {
             Ask::VmrayUntil(patience(deadline))
         };
-        Ok(self.answer(&batch, Page::FIRST, patience(deadline), ask).await?.response())
+        Ok(self.answer(&batch, ResultPage::FIRST, patience(deadline), ask).await?.response())
     }
 }
 

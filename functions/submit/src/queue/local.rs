@@ -32,11 +32,11 @@ const MOST_IN_WORK: usize = 16;
 /// A queue in this process and its store.
 pub struct LocalQueue {
     store: Arc<dyn Store>,
-    shared: Arc<Shared>,
+    shared: Arc<SharedMessages>,
 }
 
 #[derive(Default)]
-struct Shared {
+struct SharedMessages {
     messages: Mutex<Messages>,
     /// Something is due, or something in work has ended.
     news: Notify,
@@ -98,7 +98,7 @@ struct StoredMessage {
 /// A message in work. It comes again after the next start unless it is [done](LocalQueue::done).
 pub struct Received {
     stored: Stored,
-    shared: Arc<Shared>,
+    shared: Arc<SharedMessages>,
 }
 
 impl Received {
@@ -136,7 +136,7 @@ impl std::fmt::Debug for LocalQueue {
 }
 
 /// What comes next.
-enum Next {
+enum NextMessage {
     Message(Stored),
     /// A message is due then.
     At(Instant),
@@ -145,7 +145,7 @@ enum Next {
 }
 
 impl Messages {
-    fn next(&mut self, now: Instant) -> Next {
+    fn next(&mut self, now: Instant) -> NextMessage {
         while self.delayed.peek().is_some_and(|Reverse(due)| due.at <= now) {
             if let Some(Reverse(Due { stored, .. })) = self.delayed.pop() {
                 let caller = stored.document.caller.clone();
@@ -159,13 +159,13 @@ impl Messages {
         };
         if let Some(stored) = self.due.pop_of(may_have_one) {
             *self.in_work.entry(stored.document.caller.clone()).or_default() += 1;
-            return Next::Message(stored);
+            return NextMessage::Message(stored);
         }
-        self.delayed.peek().map_or(Next::Unknown, |Reverse(due)| Next::At(due.at))
+        self.delayed.peek().map_or(NextMessage::Unknown, |Reverse(due)| NextMessage::At(due.at))
     }
 }
 
-impl Shared {
+impl SharedMessages {
     fn messages(&self) -> MutexGuard<'_, Messages> {
         self.messages.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -206,14 +206,14 @@ impl LocalQueue {
             let news = self.shared.news.notified();
             let next = self.shared.messages().next(Instant::now());
             match next {
-                Next::Message(stored) => return Received { stored, shared: Arc::clone(&self.shared) },
-                Next::At(at) => {
+                NextMessage::Message(stored) => return Received { stored, shared: Arc::clone(&self.shared) },
+                NextMessage::At(at) => {
                     tokio::select! {
                         () = news => {}
                         () = tokio::time::sleep_until(at) => {}
                     }
                 }
-                Next::Unknown => news.await,
+                NextMessage::Unknown => news.await,
             }
         }
     }

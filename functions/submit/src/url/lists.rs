@@ -26,7 +26,7 @@ pub(super) enum Plain {
     Domain,
 }
 
-enum Entry {
+enum ListEntry {
     Exact(String),
     Domain(String),
     Net(IpNet),
@@ -38,7 +38,7 @@ impl Hosts {
     pub(super) fn read(name: &str, plain: Plain, entries: &[String], errors: &mut Vec<String>) -> Self {
         let mut hosts = Self::default();
         for (index, entry) in entries.iter().enumerate() {
-            match Entry::read(entry.trim(), plain) {
+            match ListEntry::read(entry.trim(), plain) {
                 Ok(entry) => hosts.push(entry),
                 Err(error) => errors.push(format!("{name}, entry {}: {error}", index + 1)),
             }
@@ -46,11 +46,11 @@ impl Hosts {
         hosts
     }
 
-    fn push(&mut self, entry: Entry) {
+    fn push(&mut self, entry: ListEntry) {
         match entry {
-            Entry::Exact(name) => drop(self.exact.insert(name)),
-            Entry::Domain(name) => drop(self.domains.insert(name)),
-            Entry::Net(net) => self.nets.push(net),
+            ListEntry::Exact(name) => drop(self.exact.insert(name)),
+            ListEntry::Domain(name) => drop(self.domains.insert(name)),
+            ListEntry::Net(net) => self.nets.push(net),
         }
     }
 
@@ -76,7 +76,7 @@ impl Hosts {
     }
 }
 
-impl Entry {
+impl ListEntry {
     fn read(text: &str, plain: Plain) -> Result<Self, &'static str> {
         if text.is_empty() {
             return Err("is empty");

@@ -5,7 +5,7 @@ use mapping::SubmissionFacts;
 use runtime::telemetry::url_for_log;
 use serde_json::{Value, json};
 use store::StoreError;
-use vmray::client::{Found, VmrayClient, VmrayError};
+use vmray::client::{FoundSubmission, VmrayClient, VmrayError};
 use vmray::model::{Sample, Submission};
 
 use super::decide::{Left, LookedUp, Sign, looked_up, sent_at, state_of};
@@ -98,12 +98,12 @@ async fn submission_of(
 }
 
 /// Whether the metadata holds the token, however the server spells JSON.
-fn has_token(row: &Found, token: &str) -> bool {
+fn has_token(row: &FoundSubmission, token: &str) -> bool {
     row.metadata.as_deref().is_some_and(|metadata| metadata.contains(token))
 }
 
 /// Whether a row of a server that echoes no metadata can be the one: made when ours was.
-fn may_be_ours(row: &Found, sent_at: DateTime<Utc>) -> bool {
+fn may_be_ours(row: &FoundSubmission, sent_at: DateTime<Utc>) -> bool {
     let says_nothing = row.metadata.as_deref().is_none_or(|metadata| {
         serde_json::from_str::<Value>(metadata)
             .is_ok_and(|value| value.is_null() || value.as_object().is_some_and(serde_json::Map::is_empty))
@@ -183,7 +183,7 @@ async fn state_of_sample(
 mod tests {
     use super::*;
 
-    fn found(metadata: &Value, created: &str) -> Found {
+    fn found(metadata: &Value, created: &str) -> FoundSubmission {
         serde_json::from_str(
             &json!({"submission_id": 1, "submission_submission_metadata": metadata, "submission_created": created})
                 .to_string(),

@@ -82,11 +82,11 @@ struct Pass<'a> {
     header: &'a Header,
     /// When no POST may begin any more.
     last_start: Instant,
-    shared: Mutex<Shared>,
+    shared: Mutex<PassState>,
 }
 
 /// What the URLs of a chunk have in common while they are worked on.
-struct Shared {
+struct PassState {
     state: BatchState,
     /// Failures of VMRay in a row.
     failures: u32,
@@ -192,7 +192,7 @@ impl Worker {
             batch,
             header: &header,
             last_start: Instant::now() + budget.saturating_sub(timeout.min(budget / 2)),
-            shared: Mutex::new(Shared {
+            shared: Mutex::new(PassState {
                 state,
                 failures: 0,
                 retry_after: Duration::ZERO,
@@ -291,7 +291,7 @@ impl Pass<'_> {
         Patience { pause: self.worker.times.lookup_pause, settle: self.worker.times.lookup_settle }
     }
 
-    fn shared(&self) -> MutexGuard<'_, Shared> {
+    fn shared(&self) -> MutexGuard<'_, PassState> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

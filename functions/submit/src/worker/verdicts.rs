@@ -32,7 +32,7 @@ const WRITES_AT_ONCE: usize = 16;
 const ASKED_AT_ONCE: usize = 16;
 
 /// The entries of a chunk, by key.
-pub(crate) type Entries = HashMap<String, Versioned>;
+pub(crate) type ChunkEntries = HashMap<String, Versioned>;
 
 /// Asks VMRay for verdicts.
 pub(crate) struct Verdicts {
@@ -55,7 +55,7 @@ impl Verdicts {
         &self,
         follower: Follower<'_>,
         chunk: usize,
-        entries: &mut Entries,
+        entries: &mut ChunkEntries,
         deadline: Deadline,
     ) -> Result<bool, ServiceError> {
         let batch = follower.batch;
@@ -127,7 +127,7 @@ fn apply_news(entry: &mut Entry, id: SubmissionId, row: Option<&Submission>, now
 }
 
 /// The submissions without a verdict that a batch follows, and the entries that wait for each.
-fn unfinished(entries: &Entries, follower: Follower<'_>) -> HashMap<SubmissionId, Vec<String>> {
+fn unfinished(entries: &ChunkEntries, follower: Follower<'_>) -> HashMap<SubmissionId, Vec<String>> {
     let mut waiting: HashMap<SubmissionId, Vec<String>> = HashMap::new();
     for (key, entry) in entries {
         let run = entry.value.followed(follower).map(|place| &entry.value.runs[place].state);

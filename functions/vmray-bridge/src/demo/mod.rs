@@ -14,7 +14,7 @@ use simulators::estate::{Estate, EstateSpec};
 use simulators::opencti::{OpenctiOptions, OpenctiSimulator};
 use simulators::vmray::{VmrayOptions, VmraySimulator};
 
-use crate::Failure;
+use crate::CommandFailure;
 use crate::ingest_command::summary;
 use crate::setup;
 
@@ -23,7 +23,7 @@ const LATENCY: (Duration, Duration) = (Duration::from_millis(40), Duration::from
 
 /// What the demo shows.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Arguments {
+pub(crate) struct DemoArguments {
     /// Submissions in the simulated VMRay
     #[arg(long, default_value_t = 200)]
     submissions: usize,
@@ -73,9 +73,9 @@ impl Simulated {
     }
 }
 
-pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
-    let simulated = Simulated::start(arguments.submissions).await.map_err(Failure::failed)?;
-    let folder = tempfile::tempdir().map_err(Failure::failed)?;
+pub(crate) async fn run(arguments: DemoArguments) -> Result<ExitCode, CommandFailure> {
+    let simulated = Simulated::start(arguments.submissions).await.map_err(CommandFailure::failed)?;
+    let folder = tempfile::tempdir().map_err(CommandFailure::failed)?;
     let settings = simulated.settings();
     let lookup = move |name: &str| settings.get(name).cloned();
     let local = setup::local(lookup, Some(folder.path().join("state.sqlite"))).await?;

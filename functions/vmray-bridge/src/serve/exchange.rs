@@ -12,11 +12,11 @@ use submit::Submit;
 use submit::api::MOST_BODY_BYTES;
 use submit::api::body::BodyError;
 use submit::api::http::{Request, Response, text_of_header};
-use submit::api::problem::{Kind, Problem};
+use submit::api::problem::{Problem, ProblemKind};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
-use super::places::{Place, Places};
+use super::places::{CallerPlace, ConnectionPlaces};
 
 /// How long a client may take for a body.
 const BODY_PATIENCE: Duration = Duration::from_secs(30);
@@ -39,8 +39,8 @@ impl Default for Bodies {
 pub(super) async fn answer(
     submit: &Submit,
     bodies: &Bodies,
-    places: &Places,
-    place: &Place,
+    places: &ConnectionPlaces,
+    place: &CallerPlace,
     request: hyper::Request<Incoming>,
 ) -> hyper::Response<Full<Bytes>> {
     let (head, body) = request.into_parts();
@@ -85,7 +85,7 @@ impl Bodies {
         let Ok(Ok(mut memory)) = timeout_at(until, reserve).await else {
             return Err(Problem::unavailable());
         };
-        let too_slow = || Problem::new(Kind::RequestTimeout, "the body did not arrive within 30 s");
+        let too_slow = || Problem::new(ProblemKind::RequestTimeout, "the body did not arrive within 30 s");
         let body = timeout_at(until, collect(body)).await.map_err(|_| too_slow())??;
         drop(memory.split(most.saturating_sub(body.len())));
         Ok((body, memory))
@@ -95,7 +95,7 @@ impl Bodies {
 async fn collect(mut body: Incoming) -> Result<Vec<u8>, Problem> {
     let mut read = Vec::new();
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| Problem::new(Kind::InvalidBody, "the body broke off"))?;
+        let frame = frame.map_err(|_| Problem::new(ProblemKind::InvalidBody, "the body broke off"))?;
         let Ok(data) = frame.into_data() else { continue };
         if read.len() + data.len() > MOST_BODY_BYTES {
             return Err(BodyError::TooLarge { limit: MOST_BODY_BYTES }.into());

@@ -13,7 +13,7 @@ use serde_json::json;
 use submit::hash::sha256;
 use tokio::net::TcpListener;
 
-use crate::Failure;
+use crate::CommandFailure;
 use crate::key::new_key;
 use crate::setup::{environment, interrupted};
 use crate::submit_setup::local_submit;
@@ -23,7 +23,7 @@ const DEFAULT_CALLER: &str = "local";
 
 /// Where and with which state.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Arguments {
+pub(crate) struct ServeArguments {
     /// Address to listen on
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
@@ -32,7 +32,7 @@ pub(crate) struct Arguments {
     state: Option<PathBuf>,
 }
 
-pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
+pub(crate) async fn run(arguments: ServeArguments) -> Result<ExitCode, CommandFailure> {
     // Somebody must be able to call.
     let made = (environment("CALLERS").is_none() && environment("SECRET_ARN").is_none()).then(new_key);
     let callers = made.as_ref().map(|key| json!({ DEFAULT_CALLER: {"keys": [sha256(key)]} }).to_string());
@@ -43,8 +43,8 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let local = local_submit(lookup, arguments.state).await?;
     let listener = TcpListener::bind(arguments.listen)
         .await
-        .map_err(|error| Failure::Failed(format!("cannot listen on {}: {error}", arguments.listen)))?;
-    let address = listener.local_addr().map_err(Failure::failed)?;
+        .map_err(|error| CommandFailure::Failed(format!("cannot listen on {}: {error}", arguments.listen)))?;
+    let address = listener.local_addr().map_err(CommandFailure::failed)?;
     if !address.ip().is_loopback() {
         tracing::warn!(%address, "keys and URLs cross the network unencrypted; put a TLS proxy in front, or listen on 127.0.0.1");
     }

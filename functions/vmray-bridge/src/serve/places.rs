@@ -13,7 +13,7 @@ const MOST_STRANGERS: usize = 512;
 /// Connections that have.
 const MOST_CALLERS: usize = 512;
 
-pub(super) struct Places {
+pub(super) struct ConnectionPlaces {
     /// Oldest first; some have ended.
     strangers: Mutex<VecDeque<AbortHandle>>,
     callers: Arc<Semaphore>,
@@ -21,22 +21,22 @@ pub(super) struct Places {
 
 /// What a connection holds once it has shown a key.
 #[derive(Default)]
-pub(super) struct Place(OnceLock<OwnedSemaphorePermit>);
+pub(super) struct CallerPlace(OnceLock<OwnedSemaphorePermit>);
 
-impl Place {
+impl CallerPlace {
     /// Whether the connection has shown a key.
     pub(super) fn is_callers(&self) -> bool {
         self.0.get().is_some()
     }
 }
 
-impl Default for Places {
+impl Default for ConnectionPlaces {
     fn default() -> Self {
         Self { strangers: Mutex::default(), callers: Arc::new(Semaphore::new(MOST_CALLERS)) }
     }
 }
 
-impl Places {
+impl ConnectionPlaces {
     /// Takes in a connection, whose task `spawn` starts.
     pub(super) fn admit(&self, spawn: impl FnOnce() -> AbortHandle) {
         // Held while the task starts: it may show its key at once.
@@ -58,7 +58,7 @@ impl Places {
     }
 
     /// The connection whose task this is has shown a key; `false`: callers have all of their places.
-    pub(super) fn has_shown_key(&self, place: &Place) -> bool {
+    pub(super) fn has_shown_key(&self, place: &CallerPlace) -> bool {
         if place.is_callers() {
             return true;
         }

@@ -22,7 +22,7 @@ use tokio::time::{sleep, timeout};
 use tokio_io_timeout::TimeoutWriter;
 
 use super::exchange::{Bodies, answer};
-use super::places::{Place, Places};
+use super::places::{CallerPlace, ConnectionPlaces};
 
 /// How long a client may take for the head of a request, or be idle before the next one.
 const HEAD_PATIENCE: Duration = Duration::from_secs(10);
@@ -44,15 +44,16 @@ const FAREWELL: Duration = Duration::from_secs(10);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What all connections share.
-struct Shared {
+struct ServerState {
     submit: Arc<Submit>,
     bodies: Bodies,
-    places: Places,
+    places: ConnectionPlaces,
 }
 
 /// Serves until `end`, then lets answers under way come to their end.
 pub(super) async fn serve(listener: TcpListener, submit: Arc<Submit>, end: impl Future<Output = ()>) {
-    let shared = Arc::new(Shared { submit, bodies: Bodies::default(), places: Places::default() });
+    let shared =
+        Arc::new(ServerState { submit, bodies: Bodies::default(), places: ConnectionPlaces::default() });
     let (ending, is_ending) = watch::channel(());
     let mut connections = JoinSet::new();
     let mut end = pin!(end);
@@ -80,12 +81,12 @@ pub(super) async fn serve(listener: TcpListener, submit: Arc<Submit>, end: impl 
 }
 
 /// One client, from its first byte to its last. A client that breaks off is no news.
-async fn connection(stream: TcpStream, shared: Arc<Shared>, mut is_ending: watch::Receiver<()>) {
+async fn connection(stream: TcpStream, shared: Arc<ServerState>, mut is_ending: watch::Receiver<()>) {
     // Answers are small: waiting for more to send with them would only cost time.
     let _ = stream.set_nodelay(true);
     let mut stream = TimeoutWriter::new(stream);
     stream.set_timeout(Some(WRITE_PATIENCE));
-    let place = Arc::new(Place::default());
+    let place = Arc::new(CallerPlace::default());
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let (shared, place) = (Arc::clone(&shared), Arc::clone(&place));
         Box::pin(async move {

@@ -15,7 +15,7 @@ use submit::api::http::{Request, Response};
 use submit::calls::Caller;
 use tokio::time::{Instant, sleep};
 
-use crate::Failure;
+use crate::CommandFailure;
 use crate::setup::{environment, interrupted};
 use crate::submit_setup::local_submit;
 
@@ -30,7 +30,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// What to submit and how.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Arguments {
+pub(crate) struct SubmitArguments {
     /// File with URLs: one a line, CSV, or JSON of any shape that the API takes; `-` for standard input
     file: PathBuf,
     /// Wait so many seconds for verdicts, after everything is sent
@@ -55,7 +55,7 @@ fn option(text: &str) -> Result<(String, String), String> {
     Ok((name.trim().to_owned(), value.trim().to_owned()))
 }
 
-pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
+pub(crate) async fn run(arguments: SubmitArguments) -> Result<ExitCode, CommandFailure> {
     let body = read(&arguments.file)?;
     let local = local_submit(environment, arguments.state.clone()).await?;
     let session = Session { submit: &local.submit, show_progress: std::io::stderr().is_terminal() };
@@ -69,7 +69,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         answer = answer => answer?,
         () = local.work() => return Ok(ExitCode::SUCCESS),
         () = interrupted() => {
-            return Err(Failure::Failed(
+            return Err(CommandFailure::Failed(
                 "interrupted; what was accepted is in the state, and the next `submit` or `serve` goes on with it".to_owned(),
             ));
         }
@@ -80,14 +80,14 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn read(file: &Path) -> Result<Vec<u8>, Failure> {
+fn read(file: &Path) -> Result<Vec<u8>, CommandFailure> {
     let mut body = Vec::new();
     let read = if file == Path::new("-") {
         std::io::stdin().lock().read_to_end(&mut body).map(|_| body)
     } else {
         std::fs::read(file)
     };
-    read.map_err(|error| Failure::Usage(format!("cannot read {}: {error}", file.display())))
+    read.map_err(|error| CommandFailure::Usage(format!("cannot read {}: {error}", file.display())))
 }
 
 /// One use of the function, as its API's only caller.
@@ -97,7 +97,7 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
-    async fn check(&self, body: Vec<u8>, options: &[(String, String)]) -> Result<Value, Failure> {
+    async fn check(&self, body: Vec<u8>, options: &[(String, String)]) -> Result<Value, CommandFailure> {
         self.call("POST", "/v1/check", "", with_options(body, options)?).await
     }
 
@@ -106,7 +106,7 @@ impl Session<'_> {
         body: Vec<u8>,
         options: &[(String, String)],
         wait: Duration,
-    ) -> Result<Value, Failure> {
+    ) -> Result<Value, CommandFailure> {
         let accepted = self.call("POST", "/v1/submissions", "wait=0", with_options(body, options)?).await?;
         let batch = accepted["batch_id"].as_str().unwrap_or_default().to_owned();
         let path = format!("/v1/submissions/{batch}");
@@ -131,7 +131,7 @@ impl Session<'_> {
     }
 
     /// The batch with all of its results.
-    async fn all_pages(&self, path: &str) -> Result<Value, Failure> {
+    async fn all_pages(&self, path: &str) -> Result<Value, CommandFailure> {
         let mut whole = self.call("GET", path, "limit=10000", Vec::new()).await?;
         while let Some(cursor) = whole["next_cursor"].as_str() {
             let query = format!("limit=10000&cursor={cursor}");
@@ -146,7 +146,13 @@ impl Session<'_> {
         Ok(whole)
     }
 
-    async fn call(&self, method: &str, path: &str, query: &str, body: Vec<u8>) -> Result<Value, Failure> {
+    async fn call(
+        &self,
+        method: &str,
+        path: &str,
+        query: &str,
+        body: Vec<u8>,
+    ) -> Result<Value, CommandFailure> {
         let request = Request {
             method: method.to_owned(),
             path: path.to_owned(),
@@ -180,7 +186,7 @@ fn number(counts: &Value, name: &str) -> u64 {
 }
 
 /// The answer, or what is wrong with the file or with this machine.
-fn read_answer(response: &Response) -> Result<Value, Failure> {
+fn read_answer(response: &Response) -> Result<Value, CommandFailure> {
     let answer: Value = serde_json::from_str(&response.body).unwrap_or_default();
     if response.status < 400 {
         return Ok(answer);
@@ -192,27 +198,27 @@ fn read_answer(response: &Response) -> Result<Value, Failure> {
         // Writing to a String cannot fail.
         let _ = write!(message, "\n  {} {}", text("pointer"), text("detail"));
     }
-    Err(if response.status < 500 { Failure::Usage(message) } else { Failure::Failed(message) })
+    Err(if response.status < 500 { CommandFailure::Usage(message) } else { CommandFailure::Failed(message) })
 }
 
 /// Options on the command line go into the body; a list of URLs becomes JSON for it.
-fn with_options(body: Vec<u8>, options: &[(String, String)]) -> Result<Vec<u8>, Failure> {
+fn with_options(body: Vec<u8>, options: &[(String, String)]) -> Result<Vec<u8>, CommandFailure> {
     if options.is_empty() {
         return Ok(body);
     }
     let mut once = Map::new();
     for (name, value) in options {
         if once.insert(name.clone(), value.as_str().into()).is_some() {
-            return Err(Failure::Usage(format!("the option `{name}` is given twice")));
+            return Err(CommandFailure::Usage(format!("the option `{name}` is given twice")));
         }
     }
     let Ok(text) = String::from_utf8(body) else {
-        return Err(Failure::Usage("the file is not UTF-8".to_owned()));
+        return Err(CommandFailure::Usage("the file is not UTF-8".to_owned()));
     };
     let value = match serde_json::from_str::<Value>(&text) {
         Ok(Value::Object(mut object)) => {
             if object.contains_key("options") {
-                return Err(Failure::Usage(
+                return Err(CommandFailure::Usage(
                     "options stand in the file and on the command line; use one of both".to_owned(),
                 ));
             }

@@ -8,13 +8,13 @@ use serde_json::{Number, value::RawValue};
 use super::{
     Id,
     intake::{Full, Intake, text_id},
-    stix::{self, Kind},
+    stix::{self, TypeMeaning},
 };
 use crate::api::fault::{shown, without_place};
 
 /// What is read of an object, whosever it is. Null is the same as absent.
 #[derive(Deserialize)]
-struct Members<'a> {
+struct EntryMembers<'a> {
     #[serde(borrow, default)]
     id: Option<&'a RawValue>,
     #[serde(borrow, default)]
@@ -52,7 +52,7 @@ pub(super) fn read(raw: &RawValue, pointer: &str, intake: &mut Intake) -> Result
             Ok(url) => intake.url(None, url),
             Err(error) => fault(intake, pointer, without_place(&error)),
         },
-        Some(b'{') => match serde_json::from_str::<Members<'_>>(raw.get()) {
+        Some(b'{') => match serde_json::from_str::<EntryMembers<'_>>(raw.get()) {
             Ok(members) => members.read(pointer, intake),
             Err(error) => fault(intake, pointer, without_place(&error)),
         },
@@ -60,17 +60,17 @@ pub(super) fn read(raw: &RawValue, pointer: &str, intake: &mut Intake) -> Result
     }
 }
 
-impl Members<'_> {
+impl EntryMembers<'_> {
     fn read(&self, pointer: &str, intake: &mut Intake) -> Result<(), Full> {
         if let Some(instance) = self.instance {
             return self.notification(instance, pointer, intake);
         }
         match self.kind().as_deref().map(stix::kind) {
-            Some(Kind::Indicator) => self.indicator(pointer, intake),
+            Some(TypeMeaning::Indicator) => self.indicator(pointer, intake),
             None if self.value().is_none() && self.pattern.is_some() => self.indicator(pointer, intake),
-            Some(Kind::Url) | None => self.url(pointer, intake),
-            Some(Kind::Structure) => Ok(()),
-            Some(Kind::Other(name)) => {
+            Some(TypeMeaning::Url) | None => self.url(pointer, intake),
+            Some(TypeMeaning::Structure) => Ok(()),
+            Some(TypeMeaning::Other(name)) => {
                 let id = self.id(pointer, intake);
                 intake.not_a_url(id, format!("an object of type `{}`", shown(&name)))
             }
@@ -83,7 +83,7 @@ impl Members<'_> {
             return Ok(());
         }
         let pointer = format!("{pointer}/instance");
-        match serde_json::from_str::<Members<'_>>(instance.get()) {
+        match serde_json::from_str::<EntryMembers<'_>>(instance.get()) {
             // An instance has no instance: a body cannot lead deeper than this.
             Ok(members) if instance.get().starts_with('{') && members.instance.is_none() => {
                 members.read(&pointer, intake)

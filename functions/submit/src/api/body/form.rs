@@ -3,14 +3,14 @@
 use url::form_urlencoded;
 
 use super::{
-    Body, BodyError, Limits,
+    BodyError, BodyLimits, RequestBody,
     intake::{Full, Intake},
     text,
 };
 use crate::api::fault::{below, shown};
 
 /// Reads `url=..` and `urls=..`, each as often as they come.
-pub(super) fn read(body: &str, limits: Limits) -> Result<Body, BodyError> {
+pub(super) fn read(body: &str, limits: BodyLimits) -> Result<RequestBody, BodyError> {
     // A URL that curl was given without a name has fields too: those of its query.
     if !form_urlencoded::parse(body.as_bytes()).any(|(name, _)| matches!(&*name, "url" | "urls")) {
         return Err(BodyError::UnsupportedMediaType("application/x-www-form-urlencoded".to_owned()));

@@ -2,7 +2,7 @@
 
 use serde_json::Map;
 
-use super::{Body, BodyError, Id, Input, Value};
+use super::{BodyError, Id, Input, RequestBody, Value};
 use crate::api::fault::Faults;
 
 /// More than any product's id, even a STIX id or a URL used as one.
@@ -48,12 +48,12 @@ impl Intake {
         mut self,
         place: &str,
         options: Map<String, serde_json::Value>,
-    ) -> Result<Body, BodyError> {
+    ) -> Result<RequestBody, BodyError> {
         if self.inputs.is_empty() && self.faults.is_empty() {
             self.faults.push(place, "there is no URL in it, nor anything else that could be answered");
         }
         if self.faults.is_empty() {
-            Ok(Body { inputs: self.inputs, options })
+            Ok(RequestBody { inputs: self.inputs, options })
         } else {
             Err(BodyError::Wrong(self.faults.into_vec()))
         }

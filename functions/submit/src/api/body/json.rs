@@ -9,7 +9,7 @@ use serde::{
 use serde_json::{Map, Value, value::RawValue};
 
 use super::{
-    Body, BodyError, Limits, entry,
+    BodyError, BodyLimits, RequestBody, entry,
     intake::{Full, Intake},
     text,
 };
@@ -41,7 +41,7 @@ pub(super) fn is_meant(body: &str) -> bool {
 }
 
 /// Reads a JSON body.
-pub(super) fn read(body: &str, limits: Limits) -> Result<Body, BodyError> {
+pub(super) fn read(body: &str, limits: BodyLimits) -> Result<RequestBody, BodyError> {
     if depth(body) > limits.max_depth {
         return Err(BodyError::TooDeep { limit: limits.max_depth });
     }
@@ -242,9 +242,9 @@ impl Top<'_> {
 
 impl<'de: 'a, 'a> Deserialize<'de> for Top<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Members;
+        struct UniqueMembers;
 
-        impl<'de> Visitor<'de> for Members {
+        impl<'de> Visitor<'de> for UniqueMembers {
             type Value = Top<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -266,7 +266,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Top<'a> {
             }
         }
 
-        deserializer.deserialize_map(Members)
+        deserializer.deserialize_map(UniqueMembers)
     }
 }
 
@@ -274,7 +274,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Top<'a> {
 fn list(raw: &RawValue, pointer: &str, intake: &mut Intake) -> Result<(), Full> {
     let mut full = false;
     let mut deserializer = serde_json::Deserializer::from_str(raw.get());
-    let read = Entries { pointer, intake: &mut *intake, full: &mut full }.deserialize(&mut deserializer);
+    let read = EntryList { pointer, intake: &mut *intake, full: &mut full }.deserialize(&mut deserializer);
     if full {
         return Err(Full);
     }
@@ -284,13 +284,13 @@ fn list(raw: &RawValue, pointer: &str, intake: &mut Intake) -> Result<(), Full> 
     Ok(())
 }
 
-struct Entries<'i> {
+struct EntryList<'i> {
     pointer: &'i str,
     intake: &'i mut Intake,
     full: &'i mut bool,
 }
 
-impl<'de> DeserializeSeed<'de> for Entries<'_> {
+impl<'de> DeserializeSeed<'de> for EntryList<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -298,7 +298,7 @@ impl<'de> DeserializeSeed<'de> for Entries<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Entries<'_> {
+impl<'de> Visitor<'de> for EntryList<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,6 +1,6 @@
 //! What a request body may look like, and what it asks for.
 //!
-//! Every caller's way to say "these URLs" ends as the same [`Body`]. Whether a text is a URL that may leave is not
+//! Every caller's way to say "these URLs" ends as the same [`RequestBody`]. Whether a text is a URL that may leave is not
 //! decided here, nor whether the options are right: a body is wrong only when it cannot be understood.
 //!
 //! A body is never built as a tree: a few megabytes of JSON can be half a gigabyte of nodes.
@@ -20,7 +20,7 @@ mod text;
 
 /// What a call asks for.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Body {
+pub struct RequestBody {
     /// What was sent, in its order.
     pub inputs: Vec<Input>,
     /// The options as given, unchecked.
@@ -29,7 +29,7 @@ pub struct Body {
 
 /// How much one call may bring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct BodyLimits {
     /// Inputs of one call, also those that are no URLs.
     pub max_urls: usize,
     /// Bytes of the body.
@@ -108,7 +108,7 @@ enum Format {
 ///
 /// JSON is known by its beginning, whatever the content type says: half of the callers cannot set one, or set a
 /// wrong one.
-pub fn parse(content_type: Option<&str>, bytes: &[u8], limits: Limits) -> Result<Body, BodyError> {
+pub fn parse(content_type: Option<&str>, bytes: &[u8], limits: BodyLimits) -> Result<RequestBody, BodyError> {
     let format = Format::of(content_type)?;
     if bytes.len() > limits.max_bytes {
         return Err(BodyError::TooLarge { limit: limits.max_bytes });

@@ -2,7 +2,7 @@
 
 /// What the types of objects mean for a collection of URLs.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum TypeMeaning {
     /// Its value is a URL.
     Url,
     /// Its pattern may name URLs.
@@ -70,20 +70,20 @@ const STRUCTURES: [&str; 52] = [
 ];
 
 /// What a type means: `url`, `ThreatQ`'s `URL`, OpenCTI's `Url`, ...
-pub(super) fn kind(name: &str) -> Kind {
+pub(super) fn kind(name: &str) -> TypeMeaning {
     let plain = name.trim().to_ascii_lowercase();
     match plain.as_str() {
-        "url" | "uri" => Kind::Url,
-        "indicator" => Kind::Indicator,
-        structure if STRUCTURES.contains(&structure) => Kind::Structure,
-        _ => Kind::Other(name.trim().to_owned()),
+        "url" | "uri" => TypeMeaning::Url,
+        "indicator" => TypeMeaning::Indicator,
+        structure if STRUCTURES.contains(&structure) => TypeMeaning::Structure,
+        _ => TypeMeaning::Other(name.trim().to_owned()),
     }
 }
 
 /// Every URL that a pattern compares with `=`, or with `IN`, in its order.
 pub(super) fn urls(pattern: &str) -> impl Iterator<Item = String> {
-    let mut tokens = Tokens { rest: pattern };
-    let mut place = Place::Elsewhere;
+    let mut tokens = PatternTokens { rest: pattern };
+    let mut place = ComparisonPlace::Elsewhere;
     std::iter::from_fn(move || {
         loop {
             let token = tokens.next()?;
@@ -98,7 +98,7 @@ pub(super) fn urls(pattern: &str) -> impl Iterator<Item = String> {
 
 /// Where in a comparison a reader stands.
 #[derive(Clone, Copy)]
-enum Place {
+enum ComparisonPlace {
     Elsewhere,
     /// Behind `url:value`.
     Path,
@@ -108,22 +108,22 @@ enum Place {
     Set,
 }
 
-impl Place {
-    fn after(self, token: Token<'_>) -> (Self, Option<String>) {
+impl ComparisonPlace {
+    fn after(self, token: PatternToken<'_>) -> (Self, Option<String>) {
         match (self, token) {
-            (_, Token::Word("url:value")) => (Self::Path, None),
+            (_, PatternToken::Word("url:value")) => (Self::Path, None),
             // `==` is an old spelling of `=`.
-            (Self::Path | Self::Equals, Token::Sign('=')) => (Self::Equals, None),
-            (Self::Path, Token::Word(word)) if word.eq_ignore_ascii_case("IN") => (Self::Set, None),
-            (Self::Equals, Token::Text(url)) => (Self::Elsewhere, Some(unescaped(url))),
-            (Self::Set, Token::Text(url)) => (Self::Set, Some(unescaped(url))),
-            (Self::Set, Token::Sign('(' | ',')) => (Self::Set, None),
+            (Self::Path | Self::Equals, PatternToken::Sign('=')) => (Self::Equals, None),
+            (Self::Path, PatternToken::Word(word)) if word.eq_ignore_ascii_case("IN") => (Self::Set, None),
+            (Self::Equals, PatternToken::Text(url)) => (Self::Elsewhere, Some(unescaped(url))),
+            (Self::Set, PatternToken::Text(url)) => (Self::Set, Some(unescaped(url))),
+            (Self::Set, PatternToken::Sign('(' | ',')) => (Self::Set, None),
             _ => (Self::Elsewhere, None),
         }
     }
 }
 
-enum Token<'a> {
+enum PatternToken<'a> {
     /// A path, a keyword or a number.
     Word(&'a str),
     /// What stands between single quotes, still escaped.
@@ -131,14 +131,14 @@ enum Token<'a> {
     Sign(char),
 }
 
-struct Tokens<'a> {
+struct PatternTokens<'a> {
     rest: &'a str,
 }
 
-impl<'a> Iterator for Tokens<'a> {
-    type Item = Token<'a>;
+impl<'a> Iterator for PatternTokens<'a> {
+    type Item = PatternToken<'a>;
 
-    fn next(&mut self) -> Option<Token<'a>> {
+    fn next(&mut self) -> Option<PatternToken<'a>> {
         self.rest = self.rest.trim_start();
         let first = self.rest.chars().next()?;
         if first == '\'' {
@@ -146,16 +146,16 @@ impl<'a> Iterator for Tokens<'a> {
             let end = text_end(&self.rest[1..])?;
             let text = &self.rest[1..=end];
             self.rest = &self.rest[end + 2..];
-            return Some(Token::Text(text));
+            return Some(PatternToken::Text(text));
         }
         let end = self.rest.find(|char| !is_of_a_word(char)).unwrap_or(self.rest.len());
         if end == 0 {
             self.rest = &self.rest[first.len_utf8()..];
-            return Some(Token::Sign(first));
+            return Some(PatternToken::Sign(first));
         }
         let (word, rest) = self.rest.split_at(end);
         self.rest = rest;
-        Some(Token::Word(word))
+        Some(PatternToken::Word(word))
     }
 }
 
@@ -225,14 +225,14 @@ mod tests {
     #[test]
     fn the_words_of_each_product_mean_the_same() {
         for url in ["url", "URL", "Url", " url "] {
-            assert_eq!(kind(url), Kind::Url);
+            assert_eq!(kind(url), TypeMeaning::Url);
         }
-        assert_eq!(kind("Indicator"), Kind::Indicator);
+        assert_eq!(kind("Indicator"), TypeMeaning::Indicator);
         for structure in ["report", "identity", "Intrusion-Set", "marking-definition", "relationship"] {
-            assert_eq!(kind(structure), Kind::Structure);
+            assert_eq!(kind(structure), TypeMeaning::Structure);
         }
         for other in ["FQDN", "file", "IPv4-Addr", "URL Path", "domain-name"] {
-            assert_eq!(kind(other), Kind::Other(other.to_owned()));
+            assert_eq!(kind(other), TypeMeaning::Other(other.to_owned()));
         }
     }
 

@@ -5,11 +5,11 @@ use serde_json::{Value as Json, json};
 
 use super::*;
 
-const LIMITS: Limits = Limits { max_urls: 1000, max_bytes: 4 << 20, max_depth: 32 };
+const LIMITS: BodyLimits = BodyLimits { max_urls: 1000, max_bytes: 4 << 20, max_depth: 32 };
 
 const JSON: Option<&str> = Some("application/json");
 
-fn read(body: &Json) -> Result<Body, BodyError> {
+fn read(body: &Json) -> Result<RequestBody, BodyError> {
     parse(JSON, body.to_string().as_bytes(), LIMITS)
 }
 
@@ -70,7 +70,7 @@ fn xsoar_joins_urls_with_commas() {
 fn n8n_and_sentinel_send_one_url_a_call() {
     assert_eq!(inputs(&json!({"url": "http://a.test/,b.test"})), [url("http://a.test/,b.test")]);
     let body = json!({"url": "a.test", "id": 3, "options": null});
-    assert_eq!(read(&body), Ok(Body { inputs: vec![named(3, "a.test")], options: Map::new() }));
+    assert_eq!(read(&body), Ok(RequestBody { inputs: vec![named(3, "a.test")], options: Map::new() }));
     assert_eq!(inputs(&json!({"value": "a.test", "id": "x"})), [named("x", "a.test")]);
 }
 
@@ -238,7 +238,7 @@ fn limits_are_kept() {
     assert_eq!(parse(JSON, b"", LIMITS), Err(BodyError::Empty));
     assert_eq!(parse(None, "\u{feff} \r\n".as_bytes(), LIMITS), Err(BodyError::Empty));
     assert_eq!(parse(JSON, b"[\"\xff\"]", LIMITS), Err(BodyError::InvalidUtf8 { at: 2 }));
-    let small = Limits { max_urls: 2, max_bytes: 40, max_depth: 3 };
+    let small = BodyLimits { max_urls: 2, max_bytes: 40, max_depth: 3 };
     let many = Err(BodyError::TooManyUrls { limit: 2 });
     assert!(parse(JSON, br#"["a","b"]"#, small).is_ok());
     assert_eq!(parse(JSON, br#"["a","b","c"]"#, small), many);
@@ -258,7 +258,7 @@ fn depth_is_no_way_to_the_end_of_the_stack() {
 
 #[test]
 fn structure_alone_does_not_count_and_is_nothing_to_answer() {
-    let one = Limits { max_urls: 1, ..LIMITS };
+    let one = BodyLimits { max_urls: 1, ..LIMITS };
     let body = json!([{"type": "report"}, {"type": "identity"}, "a.test", {"type": "note"}]).to_string();
     assert_eq!(parse(JSON, body.as_bytes(), one).expect("a body").inputs, [url("a.test")]);
     for (body, place) in [
@@ -385,7 +385,8 @@ fn ten_thousand_threatq_indicators_are_read() {
         .map(|id| json!({"id": id, "value": format!("http://a.test/{id}"), "type": "URL", "attributes": attributes}))
         .collect();
     let body = Json::from(indicators).to_string();
-    let read = parse(None, body.as_bytes(), Limits { max_urls: 10_000, ..LIMITS }).expect("a body").inputs;
+    let read =
+        parse(None, body.as_bytes(), BodyLimits { max_urls: 10_000, ..LIMITS }).expect("a body").inputs;
     assert_eq!(read.len(), 10_000);
     assert_eq!(read[9_999], named(9_999, "http://a.test/9999"));
 }

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use serde_json::Map;
 
 use super::{
-    Body, BodyError, Limits,
+    BodyError, BodyLimits, RequestBody,
     intake::{Full, Intake, text_id},
 };
 use crate::url::{BEGINNING, Markup, begins_host, begins_scheme, begins_url, is_between_urls, opened};
@@ -22,14 +22,14 @@ pub(super) fn looks_like_urls(body: &str) -> bool {
         return false;
     };
     let begins = |item: &str| begins_url(item) || Markup::read(item).is_some();
-    Header::read(line).is_some() || items(line).next().is_some_and(|item| begins(&item))
+    CsvHeader::read(line).is_some() || items(line).next().is_some_and(|item| begins(&item))
 }
 
 /// Reads lines. Blank ones, comments (`#`) and a header are passed over.
-pub(super) fn read(body: &str, limits: Limits) -> Result<Body, BodyError> {
+pub(super) fn read(body: &str, limits: BodyLimits) -> Result<RequestBody, BodyError> {
     let mut intake = Intake::new(limits.max_urls);
     let mut lines = lines(body).peekable();
-    let header = lines.peek().and_then(|(_, line)| Header::read(line));
+    let header = lines.peek().and_then(|(_, line)| CsvHeader::read(line));
     if header.is_some() {
         lines.next();
     }
@@ -54,13 +54,13 @@ fn lines(body: &str) -> impl Iterator<Item = (usize, &str)> {
 }
 
 /// The first line of a CSV file that names its columns.
-struct Header {
+struct CsvHeader {
     columns: usize,
     url: usize,
     id: Option<usize>,
 }
 
-impl Header {
+impl CsvHeader {
     fn read(line: &str) -> Option<Self> {
         // No URL is as short as these words and without any of its signs.
         if line.len() > BEGINNING || line.contains(['/', ':', '.']) {
@@ -201,7 +201,7 @@ mod tests {
     use super::*;
     use crate::api::body::{Id, Input, Value};
 
-    const LIMITS: Limits = Limits { max_urls: 1000, max_bytes: 4 << 20, max_depth: 32 };
+    const LIMITS: BodyLimits = BodyLimits { max_urls: 1000, max_bytes: 4 << 20, max_depth: 32 };
 
     fn split(line: &str) -> Vec<String> {
         items(line).map(Cow::into_owned).collect()
@@ -315,7 +315,7 @@ mod tests {
             "\"\",",
         ] {
             let body = piece.repeat((1 << 19) / piece.len());
-            let _ = read(&body, Limits { max_urls: usize::MAX, ..LIMITS });
+            let _ = read(&body, BodyLimits { max_urls: usize::MAX, ..LIMITS });
             let _ = read(&format!("id,url\n{body}"), LIMITS);
         }
     }

@@ -10,7 +10,7 @@ use crate::options::Options;
 
 mod reader;
 
-use reader::Reader;
+use reader::OptionsReader;
 
 /// Every option by its name.
 pub const NAMES: [&str; 10] = [
@@ -34,7 +34,7 @@ pub fn read(
     defaults: &Options,
     shareable_allowed: bool,
 ) -> Result<Options, Vec<Fault>> {
-    let mut reader = Reader::new(given);
+    let mut reader = OptionsReader::new(given);
     let options = Options {
         comment: reader.text("comment", parameters::comment).or_else(|| defaults.comment.clone()),
         tags: reader.tags("tags").unwrap_or_else(|| defaults.tags.clone()),

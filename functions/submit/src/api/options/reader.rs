@@ -42,12 +42,12 @@ const KNOWN_ELSEWHERE: [(&[&str], &str); 8] = [
 ];
 
 /// Collects faults while options are read.
-pub(super) struct Reader<'a> {
+pub(super) struct OptionsReader<'a> {
     given: &'a Map<String, Value>,
     faults: Faults,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> OptionsReader<'a> {
     pub(super) fn new(given: &'a Map<String, Value>) -> Self {
         let mut faults = Faults::default();
         for name in given.keys().filter(|name| !NAMES.contains(&name.as_str())) {
