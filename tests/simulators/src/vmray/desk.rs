@@ -1,6 +1,4 @@
 //! The desk where URLs are handed in: what arrived, what is being analysed, what is not visible yet.
-//!
-//! Who needs both locks takes the desk's before the estate's.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -9,10 +7,8 @@ use std::time::Instant;
 use chrono::{NaiveDateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 
-use super::Vmray;
 use super::submit::{Ending, Submit, SubmitRule, Visible, host, normalised, whole_second};
 use crate::estate::{Estate, Ioc, SampleSpec, Subject, Verdict, Vti, written};
-use crate::server::lock;
 
 /// Below these there are no numbers of the desk's: they look like those of the estates.
 const FIRST_SUBMISSION: u64 = 9_100_000;
@@ -266,17 +262,4 @@ fn job(estate: &Estate, offset: TimeDelta, submission_id: u64, running: &Running
         "job_vm_name": "win10_64",
         "job_jobrule_sampletype": "URL",
     })
-}
-
-impl Vmray {
-    /// Does what is due by now. Called before anything is looked at.
-    pub(super) fn settle(&self) {
-        let mut desk = lock(&self.desk);
-        desk.settle(&mut lock(&self.estate));
-    }
-
-    pub(super) fn finish(&self, url: Option<&str>, ending: Option<Ending>) -> usize {
-        let mut desk = lock(&self.desk);
-        desk.finish(&mut lock(&self.estate), url, ending)
-    }
 }

@@ -1,120 +1,35 @@
 //! VMRay, simulated: the REST API over an [`Estate`].
 //!
-//! `routes` finds what a path means, `list` filters and pages, `answers` has the server's words. `submit` takes URLs in,
-//! `desk` keeps them until they are analysed. An endpoint that is not here yet is one more arm in `routes` and a file
-//! of its own.
+//! `platform` is the server's state. `routes` finds what a path means, `list` filters and pages, `answers` has the
+//! server's words. `submit` says what may become of URLs, `intake` takes them in, `desk` keeps them until they are
+//! analysed. An endpoint that is not here yet is one more arm in `routes` and a file of its own.
 
 mod answers;
 mod desk;
+mod intake;
 mod list;
+mod options;
 mod parameters;
+mod platform;
+mod query;
 mod routes;
 mod search;
 pub mod submit;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use axum::http::header;
-use chrono::TimeDelta;
 use serde_json::{Value, json};
 
-use self::desk::Desk;
-use self::submit::{Ending, RuleRequest, Submit, SubmitOptions, SubmitOutcome, SubmitRule};
+pub use self::options::{RangeBounds, ServerProfile, VmrayOptions};
+use self::platform::Vmray;
+use self::submit::{Ending, RuleRequest, Submit, SubmitOutcome, SubmitRule};
 use crate::estate::Estate;
 use crate::faults::Faults;
 use crate::server::{Answer, Authorization, Request, RequestRecord, Server, Service, Settings, lock};
-
-/// Which release of the server is simulated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ServerProfile {
-    /// 2026.2.1: everything of the published specification.
-    Current,
-    /// 4.2.0 as recorded: fewer fields, no `sample_verdict`, no `_last_id`, other web links, `system_info` only for administrators.
-    Old,
-}
-
-/// Whether the ends of a range `a~b` belong to it: VMRay does not say, so a client must stand all of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RangeBounds {
-    /// `a <= x <= b`
-    Inclusive,
-    /// `a <= x < b`
-    HalfOpen,
-    /// `a < x < b`
-    Exclusive,
-}
-
-/// How the simulated VMRay is set up.
-#[derive(Clone, Debug)]
-pub struct VmrayOptions {
-    /// Submissions and samples.
-    pub estate: Estate,
-    /// Keys in force.
-    pub api_keys: Vec<String>,
-    /// Waited before each request is handled.
-    pub latency: Duration,
-    /// The server's release.
-    pub profile: ServerProfile,
-    /// Items in one answer; more come by continuation.
-    pub api_items_per_request: usize,
-    /// Items of one request with all of its continuations; more are cut off (`truncated`).
-    pub max_api_items: usize,
-    /// What the ends of ranges mean.
-    pub bounds: RangeBounds,
-    /// The server's clock against UTC: all times it speaks of are shifted by this.
-    pub clock_offset: TimeDelta,
-    /// How submitting works.
-    pub submit: SubmitOptions,
-    /// Compresses answers for clients that accept it.
-    pub gzip: bool,
-    /// Keeps the bodies of requests.
-    pub record_bodies: bool,
-    /// The port; 0 takes a free one.
-    pub port: u16,
-}
-
-impl Default for VmrayOptions {
-    fn default() -> Self {
-        Self {
-            estate: Estate::new(),
-            api_keys: vec!["vmray-key".to_owned()],
-            latency: Duration::ZERO,
-            profile: ServerProfile::Current,
-            api_items_per_request: 100,
-            max_api_items: 1000,
-            bounds: RangeBounds::Inclusive,
-            clock_offset: TimeDelta::zero(),
-            submit: SubmitOptions::default(),
-            gzip: true,
-            record_bodies: true,
-            port: 0,
-        }
-    }
-}
-
-/// What is left of a list, to be fetched once.
-pub(crate) struct Continuation {
-    rows: Vec<Value>,
-    truncated: bool,
-}
-
-#[derive(Default)]
-struct Continuations {
-    last_id: u64,
-    waiting: HashMap<u64, Continuation>,
-}
-
-/// The server behind the socket.
-pub(crate) struct Vmray {
-    options: VmrayOptions,
-    estate: Mutex<Estate>,
-    desk: Mutex<Desk>,
-    keys: Mutex<Vec<String>>,
-    continuations: Mutex<Continuations>,
-}
 
 /// A running VMRay. Dropping it closes its port.
 pub struct VmraySimulator {
@@ -124,20 +39,14 @@ pub struct VmraySimulator {
 
 impl VmraySimulator {
     /// Starts on 127.0.0.1 and serves on the current tokio runtime.
-    pub async fn start(mut options: VmrayOptions) -> io::Result<Self> {
+    pub async fn start(options: VmrayOptions) -> io::Result<Self> {
         let settings = Settings {
             port: options.port,
             latency: options.latency,
             gzip: options.gzip,
             record_bodies: options.record_bodies,
         };
-        let vmray = Arc::new(Vmray {
-            estate: Mutex::new(std::mem::take(&mut options.estate)),
-            desk: Mutex::new(Desk::new(options.submit.quota_limit)),
-            keys: Mutex::new(options.api_keys.clone()),
-            options,
-            continuations: Mutex::default(),
-        });
+        let vmray = Arc::new(Vmray::new(options));
         let server = Server::start(Arc::clone(&vmray), settings).await?;
         Ok(Self { vmray, server })
     }
@@ -301,7 +210,7 @@ impl Service for Vmray {
         let mut label = format!("{} {}", request.method, request.path);
         if !request.query.is_empty() {
             label.push('?');
-            label.push_str(&list::decoded(&request.query));
+            label.push_str(&query::decoded(&request.query));
         }
         let number = is_submit(request).then(|| {
             let mut desk = lock(&self.desk);

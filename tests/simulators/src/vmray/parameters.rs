@@ -7,7 +7,7 @@ use axum::http::header;
 use serde_json::{Map, Value, json};
 
 use super::submit::MetadataEcho;
-use super::{answers, list};
+use super::{answers, query};
 use crate::server::{Answer, Request};
 
 /// What was sent, by name.
@@ -38,11 +38,11 @@ const LONGEST_TAG: usize = 255;
 
 /// Reads all parameters; the body wins over the query.
 pub(super) fn read(request: &Request) -> Parameters {
-    let mut parameters: Parameters = list::pairs(&request.query).into_iter().collect();
+    let mut parameters: Parameters = query::pairs(&request.query).into_iter().collect();
     let kind = request.header(header::CONTENT_TYPE).unwrap_or_default();
     let body = String::from_utf8_lossy(&request.body);
     if kind.starts_with("application/x-www-form-urlencoded") {
-        parameters.extend(list::pairs(&body));
+        parameters.extend(query::pairs(&body));
     } else if let Some(boundary) = boundary(kind) {
         parameters.extend(body.split(&format!("--{boundary}")).filter_map(part));
     }
@@ -69,7 +69,7 @@ pub(super) fn check(parameters: &Parameters) -> Result<(), Answer> {
         return Err(answers::error(400, "Missing parameter"));
     }
     match parameters.iter().find(|(name, value)| !is_valid(name, value)) {
-        Some((name, _)) => Err(list::invalid(name)),
+        Some((name, _)) => Err(query::invalid(name)),
         None => Ok(()),
     }
 }

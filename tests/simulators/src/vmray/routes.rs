@@ -2,8 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::list::{self, decoded};
-use super::{ServerProfile, Vmray, answers};
+use super::answers;
+use super::options::ServerProfile;
+use super::platform::Vmray;
+use super::query::{Query, decoded, pairs};
 use crate::estate::render::{self, IOC_LISTS};
 use crate::estate::{Estate, Found, Part, SampleSpec};
 use crate::server::{Answer, Request, lock};
@@ -74,9 +76,9 @@ impl Vmray {
 
     fn submission_route(&self, request: &Request, rest: &[&str]) -> Outcome {
         if matches!(rest, ["search"]) && self.options.submit.search {
-            return self.submissions(list::Query::parse_search(&request.query)?);
+            return self.submissions(Query::parse_search(&request.query)?);
         }
-        let mut query = Self::query(request)?;
+        let mut query = Query::parse(&request.query)?;
         match rest {
             [] => {}
             [id] => return self.one_submission(number(id)?),
@@ -162,7 +164,7 @@ impl Vmray {
     }
 
     fn analysis_route(&self, request: &Request, rest: &[&str]) -> Outcome {
-        let limit = list::pairs(&request.query).into_iter().find(|(name, _)| name == "_limit");
+        let limit = pairs(&request.query).into_iter().find(|(name, _)| name == "_limit");
         let limit = limit.map(|(_, value)| number(&value)).transpose()?;
         let wanted = limit.and_then(|limit| usize::try_from(limit).ok());
         let estate = lock(&self.estate);
@@ -220,7 +222,7 @@ struct IocFilter {
 impl IocFilter {
     fn parse(request: &Request, mut path: &[&str]) -> Result<Self, Answer> {
         let mut filter = Self::default();
-        for (name, value) in list::pairs(&request.query) {
+        for (name, value) in pairs(&request.query) {
             filter.set(name.trim_start_matches("ioc_"), value);
         }
         while let [name, value, rest @ ..] = path {

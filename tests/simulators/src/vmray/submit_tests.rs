@@ -2,7 +2,7 @@ use super::submit::*;
 use super::*;
 use crate::estate::{EstateSpec, Hashes, SampleSpec, SubmissionSpec, Verdict, time};
 use crate::faults::Fault;
-use chrono::Utc;
+use chrono::{TimeDelta, Utc};
 
 const KEY: &str = "api_key vmray-key";
 const DIGITS: &[u8; 16] = b"0123456789abcdef";

@@ -1,6 +1,7 @@
 use super::*;
 use crate::estate::{EstateSpec, Ioc, Part, SampleSpec, SubmissionSpec, Verdict, time};
 use crate::faults::Fault;
+use chrono::TimeDelta;
 
 async fn start(options: VmrayOptions) -> VmraySimulator {
     VmraySimulator::start(options).await.unwrap()
