@@ -2,6 +2,9 @@
 #![allow(dead_code, reason = "each test binary needs its own part of it")]
 #![allow(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
+pub(crate) mod scene;
+pub(crate) mod stage;
+
 use std::sync::Arc;
 use std::time::Duration;
 
