@@ -18,7 +18,7 @@ use crate::settings::SubmitSettings;
 /// Tries of one GET: callers wait, and the worker comes again anyway.
 const TRIES: usize = 3;
 
-/// Servers and proxies close connections that nobody uses for longer than this.
+/// Servers and proxies close connections that are idle for longer than this.
 const LONGEST_IDLE: Duration = Duration::from_secs(5);
 
 /// Answers of VMRay are rows of at most 1,000 submissions.
@@ -75,8 +75,9 @@ impl VmrayAccess {
         }
     }
 
-    /// Forgets connections that nobody has used for a while. Lambda freezes a process between two events, and a POST on a
-    /// connection that was closed in the meantime may or may not have arrived. By the wall clock: no other runs meanwhile.
+    /// Forgets connections that were idle for a while. Lambda freezes a process between two events, and a POST on a
+    /// connection that was closed in the meantime may or may not have arrived. By the wall clock: other clocks stand still
+    /// while the process is frozen.
     pub(crate) fn drop_stale_connections(&self) {
         let used_at = *self.used_at.lock().unwrap_or_else(PoisonError::into_inner);
         if used_at.is_some_and(|at| at.elapsed().is_ok_and(|idle| idle > LONGEST_IDLE)) {

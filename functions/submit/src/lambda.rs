@@ -13,7 +13,6 @@ use serde_json::{Value, json};
 use crate::api::http::{Request, Response, text_of_header};
 use crate::queue::Message;
 
-/// An event.
 #[derive(Debug)]
 pub enum Event {
     /// For the API.
@@ -25,9 +24,9 @@ pub enum Event {
 /// A message of the queue with its number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// By which SQS is told that it was not done.
+    /// Names the message to SQS when it could not be worked on.
     pub id: String,
-    /// What it says; `Err`: nothing that we have sent.
+    /// What it says; `Err`: it cannot be read.
     pub message: Result<Message, String>,
 }
 
@@ -46,7 +45,6 @@ struct Outline {
 }
 
 impl Event {
-    /// Reads an event.
     pub fn parse(event: &RawValue) -> Result<Self, UnknownEvent> {
         let unknown = |error: serde_json::Error| {
             // serde's text may quote the body.
@@ -79,7 +77,7 @@ fn record(record: aws_lambda_events::sqs::SqsMessage) -> Record {
 fn request(event: ApiGatewayV2httpRequest) -> Request {
     let body = event.body.unwrap_or_default();
     let body = if event.is_base64_encoded {
-        // What is no base64 is no body that we could read either: it is refused as what it looks like.
+        // What is not Base64 is not a body that can be read either: parsing refuses it.
         BASE64_STANDARD.decode(&body).unwrap_or_else(|_| body.into_bytes())
     } else {
         body.into_bytes()

@@ -19,7 +19,7 @@ use submit::settings::{SubmitDeployment, SubmitSettings};
 use submit::{Submit, api, metrics};
 use tokio::time::Instant;
 
-/// Warming up may not make an outage of AWS a crash loop of ours.
+/// Warming up ends in time, so that an outage of AWS does not become a crash loop.
 const WARM_UP: Duration = Duration::from_secs(2);
 
 /// What is left of an invocation when everything must have been written.
@@ -105,7 +105,7 @@ async fn work(submit: &Submit, records: Vec<Record>, deadline: Deadline) -> Valu
                 }
             },
             Err(error) => {
-                tracing::error!(error, message_id = record.id, "not a message of ours");
+                tracing::error!(error, message_id = record.id, "the message cannot be read");
                 false
             }
         };
@@ -116,8 +116,7 @@ async fn work(submit: &Submit, records: Vec<Record>, deadline: Deadline) -> Valu
     lambda::failures(&failed)
 }
 
-/// Lambda says when the invocation ends in epoch milliseconds. Its emulation by `cargo lambda watch` says a constant that
-/// is no time at all but a length.
+/// Lambda gives the end of the invocation in epoch milliseconds. `cargo lambda watch` gives a length of time instead.
 fn deadline(deadline_ms: u64) -> Deadline {
     const A_DAY: u64 = 24 * 3600 * 1000;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -40,7 +40,7 @@ pub fn of_response(
         count("RequestsRefused", u64::from((400..500).contains(&status))),
         count("RequestsFailed", u64::from(status >= 500)),
         count("VmrayUnauthorized", refusals),
-        // What is not known is not told: a number that is none is left out.
+        // NaN, when the quota is not known, is left out of the line.
         ("QuotaRemaining", quota_remaining.map_or(f64::NAN, as_number), Unit::Count),
     ];
     line("submit-api", &metrics, now)

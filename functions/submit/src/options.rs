@@ -9,7 +9,6 @@ use vmray::parameters::AnalysisCaching;
 pub struct Options {
     /// Free text, shown with the submission.
     pub comment: Option<String>,
-    /// Tags of the submission.
     pub tags: Vec<String>,
     /// Days after which VMRay deletes the submission; 0: never.
     pub retention_days: Option<u16>,

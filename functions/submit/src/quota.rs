@@ -1,5 +1,4 @@
-//! What the API key may still submit, asked for at most once a minute: callers like to see it, and it is no reason to let
-//! anybody wait.
+//! What the API key may still submit, asked for at most once a minute: callers like to see it, but do not wait for it.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;

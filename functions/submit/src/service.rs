@@ -52,7 +52,6 @@ impl Submit {
         }
     }
 
-    /// The settings.
     #[must_use]
     pub fn settings(&self) -> &SubmitSettings {
         &self.settings

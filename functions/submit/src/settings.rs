@@ -112,7 +112,7 @@ pub struct SubmitDefaults {
 /// Which URLs are never sent. The lists are only split here: the gate knows what may stand in them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct GateSettings {
-    /// Our own hosts.
+    /// The deployment's own hosts.
     pub own_domains: Vec<String>,
     /// Hosts, suffixes and networks.
     pub deny: Vec<String>,
@@ -254,10 +254,7 @@ impl GateSettings {
         let allow_sensitive = reader.value("ALLOW_SENSITIVE_URLS", parse::boolean);
         let unwrap_links = reader.value("UNWRAP_LINKS", parse::boolean);
         if allow_sensitive == Some(true) {
-            reader.warn(
-                "ALLOW_SENSITIVE_URLS",
-                "links that open somebody's account or files are sent to VMRay",
-            );
+            reader.warn("ALLOW_SENSITIVE_URLS", "links that open accounts or files are sent to VMRay");
         }
         Some(Self {
             own_domains: own_domains?.unwrap_or_default(),

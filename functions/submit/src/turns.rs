@@ -85,7 +85,7 @@ impl Places {
                 state.waiting.push(caller, sender);
                 given
             };
-            // The sender is kept until it gives.
+            // A sender is only dropped after it has given a place.
             if let Ok(place) = given.await {
                 return place;
             }
@@ -105,7 +105,7 @@ impl Places {
             let Some(next) = next else { return };
             match next.send(Place(Some(Arc::clone(&self)))) {
                 Ok(()) => return,
-                // It does not wait any more.
+                // That caller has stopped waiting.
                 Err(mut place) => place.0 = None,
             }
         }
@@ -149,7 +149,7 @@ mod tests {
         assert!(waiting.iter_mut().all(|waits| waits.now_or_never().is_none()));
         let mut single = Box::pin(places.take("one"));
         assert!((&mut single).now_or_never().is_none());
-        // Who has left has used up the caller's turn.
+        // One that has left has used up its caller's turn.
         drop(waiting.remove(0));
         drop(held);
         let single = (&mut single).now_or_never().expect("before the others of the same caller");

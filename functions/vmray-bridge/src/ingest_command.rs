@@ -18,7 +18,6 @@ const HEARTBEAT: Duration = Duration::from_mins(4);
 /// How often `--every` runs when neither it nor `CONNECTOR_DURATION_PERIOD` says.
 const DEFAULT_PERIOD: &str = "PT30M";
 
-/// What `ingest` is asked to do.
 #[derive(Debug, clap::Args)]
 pub(crate) struct IngestArguments {
     #[command(flatten)]
@@ -88,7 +87,7 @@ async fn once(local: &Local, event: IngestEvent) -> Result<RunAnswer, CommandFai
     }
 }
 
-/// Runs until somebody ends the process; that is safe at any moment.
+/// Runs until the process is ended, which is safe at any moment.
 async fn forever(local: &Local, period: Duration, json: bool) -> Result<ExitCode, CommandFailure> {
     let mut next = Instant::now();
     let running = async {
@@ -117,7 +116,7 @@ fn exit_code(status: RunStatus) -> ExitCode {
     if status == RunStatus::Failed { ExitCode::from(1) } else { ExitCode::SUCCESS }
 }
 
-/// One line that is written over.
+/// One line, written over the line before.
 fn show_progress(answer: &RunAnswer) {
     let mut stderr = std::io::stderr().lock();
     let _ = write!(
@@ -130,7 +129,7 @@ fn show_progress(answer: &RunAnswer) {
 
 fn print(answer: &RunAnswer, json: bool) {
     let text = if json { serde_json::to_string(answer).unwrap_or_default() } else { summary(answer) };
-    // Nobody may be reading any more; the runs go on.
+    // Standard output may be closed by now; the runs go on.
     let _ = writeln!(std::io::stdout(), "{text}");
 }
 

@@ -12,7 +12,6 @@ use crate::CommandFailure;
 /// What every key begins with, so that a scanner for leaked secrets knows one when it sees one.
 const PREFIX: &str = "vmb_";
 
-/// What to do with keys.
 #[derive(Debug, clap::Args)]
 pub(crate) struct KeyArguments {
     #[command(subcommand)]

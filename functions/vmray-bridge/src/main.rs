@@ -47,7 +47,6 @@ enum Command {
     Key(key::KeyArguments),
 }
 
-/// Where the state is.
 #[derive(Debug, Clone, clap::Args)]
 struct StateArguments {
     /// State file; without it `DynamoDB` if `TABLE_NAME` is set, else vmray-bridge.sqlite in this folder
@@ -67,7 +66,7 @@ struct StateCommand<A: Subcommand> {
     action: A,
 }
 
-/// What a command did not manage, and whose fault that is.
+/// Why a command failed, and by whose fault.
 #[derive(Debug)]
 enum CommandFailure {
     /// Settings or arguments: exit code 2.

@@ -97,15 +97,13 @@ impl StateStore {
 pub(crate) enum Access {
     /// As long as this lives; a table's lease is in the table itself.
     Granted(Option<RunLock>),
-    /// Another process is at it.
+    /// Another process is changing it.
     Busy,
 }
 
 /// `ingest` for this machine, and its state.
 pub(crate) struct Local {
-    /// The function.
     pub(crate) ingest: Ingest,
-    /// Its state.
     pub(crate) state: StateStore,
 }
 
@@ -151,7 +149,7 @@ pub(crate) fn busy() -> RunAnswer {
     answer
 }
 
-/// Ctrl-C, or the service manager's polite request.
+/// Ctrl-C, or SIGTERM from a service manager.
 pub(crate) async fn interrupted() {
     use tokio::signal::unix::{SignalKind, signal};
     match signal(SignalKind::terminate()) {

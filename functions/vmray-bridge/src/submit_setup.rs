@@ -27,7 +27,6 @@ const PAUSE: Duration = Duration::from_secs(5);
 
 /// `submit` on this machine, and its queue.
 pub(crate) struct LocalSubmit {
-    /// The function.
     pub(crate) submit: Arc<Submit>,
     queue: Arc<LocalQueue>,
 }
@@ -54,13 +53,14 @@ pub(crate) async fn local_submit(
     let store = StateStore::open(file).await?.store();
     let queue = Arc::new(LocalQueue::open(Arc::clone(&store)).await.map_err(CommandFailure::failed)?);
     let submit = Arc::new(Submit::new(settings, store, Arc::clone(&queue) as Arc<_>, Arc::new(secrets)));
-    // Wrong keys and lists are told now, and not to the first caller.
+    // Wrong keys and lists are reported now, not at the first call.
     submit.warm_up().await.map_err(|error| CommandFailure::Usage(error.to_string()))?;
     Ok(LocalSubmit { submit, queue })
 }
 
 impl LocalSubmit {
-    /// Works on messages until it is dropped; that is safe at any moment. How many at the same time, the queue says.
+    /// Works on messages until it is dropped, which is safe at any moment. The queue limits how many are worked on at the
+    /// same time.
     pub(crate) async fn work(&self) {
         let mut in_work = FuturesUnordered::new();
         loop {

@@ -23,7 +23,7 @@ use crate::url::Wrapper;
 /// Chunks looked at at the same time: a big batch takes no longer than its slowest parts, and little memory.
 const CHUNKS_AT_ONCE: usize = 4;
 
-/// The most bytes of results in one answer. Lambda answers at most 6 MB, in which each quote of ours takes two.
+/// The most bytes of results in one answer. Lambda answers at most 6 MB, and escapes each quotation mark with one more.
 const MOST_RESULT_BYTES: usize = 3_500_000;
 
 /// How long one request asks VMRay for verdicts; what is not asked for by then is next time.
@@ -47,11 +47,10 @@ pub(crate) struct ResultPage {
     pub(crate) max_bytes: usize,
 }
 
-/// Results in one answer when nobody says how many.
+/// Results in one answer unless the call says how many.
 pub const DEFAULT_LIMIT: usize = 1000;
 
 impl ResultPage {
-    /// The first results.
     pub(crate) const FIRST: Self =
         Self { start: 0, limit: Some(DEFAULT_LIMIT), max_bytes: MOST_RESULT_BYTES };
 

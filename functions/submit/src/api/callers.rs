@@ -16,7 +16,7 @@ const MOST_KEYS: usize = 2;
 /// A caller's name stands in log lines and in the store.
 const LONGEST_NAME: usize = 64;
 
-/// Everybody who may call.
+/// All callers, and their keys.
 #[derive(Debug, Default)]
 pub struct Callers {
     keys: Vec<([u8; 32], usize)>,
@@ -84,7 +84,7 @@ impl Callers {
         found.and_then(|caller| self.callers.get(caller))
     }
 
-    /// Whether nobody may call.
+    /// Whether no caller has a key.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()

@@ -30,7 +30,6 @@ pub enum Action {
 }
 
 impl Action {
-    /// Every action.
     pub const ALL: [Self; 4] = [Self::Submit, Self::Reuse, Self::Duplicate, Self::Refuse];
 }
 

@@ -1,8 +1,7 @@
-//! A request and its answer, whoever carries them: an HTTP API of AWS or a socket.
+//! A request and its answer, independent of what carries them: an HTTP API of AWS or a socket.
 
 use serde::Serialize;
 
-/// A request.
 #[derive(Clone, Default)]
 pub struct Request {
     /// In capitals.
@@ -59,10 +58,8 @@ pub fn text_of_header(value: &[u8]) -> String {
     String::from_utf8_lossy(value).into_owned()
 }
 
-/// An answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Response {
-    /// HTTP status.
     pub status: u16,
     /// Names in small letters.
     pub headers: Vec<(&'static str, String)>,
@@ -74,7 +71,7 @@ pub struct Response {
 const JSON: &str = "application/json";
 
 impl Response {
-    /// An answer of this content type, not to be kept by anybody on the way.
+    /// An answer of this content type, not to be cached on the way.
     #[must_use]
     pub fn new(status: u16, content_type: &str, body: String) -> Self {
         let headers = vec![

@@ -116,7 +116,7 @@ impl Route {
 pub struct Admitted(Admission);
 
 enum Admission {
-    /// The same answer for everybody.
+    /// The answer is the same for all callers, and needs no key.
     Open(Response),
     Call {
         route: CallRoute,
@@ -141,9 +141,9 @@ impl Admitted {
 enum CallFailure {
     /// The path knows only these methods.
     Method(&'static [&'static str]),
-    /// The caller's fault, or ours told to the caller.
+    /// The caller's fault, or a fault of this service that the caller is told.
     Problem(Box<Problem>),
-    /// Ours; the log says what.
+    /// A fault of this service; the log says which.
     Service(ServiceError),
     /// The store, the queue or the secrets did not answer in time.
     OutOfTime,
@@ -304,7 +304,7 @@ impl Submit {
             }
         }
         if keyed.callers.is_empty() {
-            tracing::warn!("the secret names no caller with a key: nobody may call");
+            tracing::warn!("the secret names no caller with a key: every call is refused");
         }
         let detail =
             "send your key in x-api-key, as a bearer token, or as the password of basic authentication";
@@ -345,7 +345,7 @@ fn log(request: &Request, response: &Response, started: Instant) {
     );
 }
 
-/// The path if it is one of ours, so that nobody writes into the log what they like.
+/// The path if the API has it, so that strangers cannot write into the log what they like.
 fn logged_path(path: &str) -> String {
     match Route::of(path) {
         Some(Route::Call(CallRoute::Batch(batch) | CallRoute::Retry(batch)))

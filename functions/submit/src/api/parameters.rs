@@ -11,7 +11,7 @@ use super::problem::{Problem, ProblemKind};
 /// Seconds that an answer may be waited for: an HTTP API of AWS ends requests after 30 s.
 pub const LONGEST_WAIT: u64 = 25;
 
-/// Seconds when nobody says: products give up after 10 s and more.
+/// Seconds unless the call says how many: products give up after 10 s or more.
 pub const DEFAULT_WAIT: u64 = 8;
 
 /// The most results in one answer.
@@ -62,7 +62,8 @@ pub(super) fn wait(request: &Request) -> Result<Duration, Problem> {
     Ok(Duration::from_secs(seconds))
 }
 
-/// A preference (RFC 7240) is no order: one that cannot be met is met as far as possible, one not understood is none.
+/// A preference (RFC 7240) is not an order: one that cannot be met is met as far as possible, and one that is not
+/// understood is passed over.
 fn preferred_wait(header: &str) -> Option<u64> {
     let mut wait = None;
     for preference in header.split([',', ';']).map(str::trim) {
@@ -157,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_is_0_to_25_seconds_and_8_when_nobody_says() {
+    fn a_wait_is_0_to_25_seconds_and_8_unless_the_call_says_so() {
         let seconds = |request: &Request| wait(request).map(|wait| wait.as_secs());
         assert_eq!(seconds(&query("")), Ok(8));
         assert_eq!(seconds(&query("wait=25")), Ok(25));

@@ -1,5 +1,5 @@
 //! What is wrong with a whole call, as a problem document (RFC 9457). The types are stable: callers' playbooks branch on
-//! them. What callers see is kept apart from what is logged: a store's trouble is none of theirs.
+//! them. What callers see is kept apart from what is logged: a failing store is the operator's concern.
 
 use std::time::Duration;
 
@@ -55,7 +55,6 @@ pub enum ProblemKind {
 }
 
 impl ProblemKind {
-    /// Every kind.
     pub const ALL: [Self; 17] = [
         Self::Unauthorized,
         Self::NotFound,
@@ -104,9 +103,8 @@ impl ProblemKind {
 /// A problem document.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Problem {
-    /// What kind.
     pub kind: ProblemKind,
-    /// A sentence for whoever reads it.
+    /// A sentence for people.
     pub detail: String,
     /// What is wrong where in the body.
     pub errors: Vec<Fault>,
@@ -125,7 +123,6 @@ struct ProblemDocument<'a> {
 }
 
 impl Problem {
-    /// A problem of this kind.
     #[must_use]
     pub fn new(kind: ProblemKind, detail: impl Into<String>) -> Self {
         Self { kind, detail: detail.into(), errors: Vec::new(), retry_after: None }
@@ -145,7 +142,6 @@ impl Problem {
         Self { errors, ..Self::new(ProblemKind::InvalidOptions, detail) }
     }
 
-    /// The answer.
     #[must_use]
     pub fn response(&self) -> Response {
         let (name, status, title) = self.kind.parts();

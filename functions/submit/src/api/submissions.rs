@@ -76,7 +76,7 @@ impl Submit {
         let mut batch = self.calls.accept(&keyed.gate, caller, call).await?;
         let something_was_unsent = self.wait_until_sent(&mut batch, until, deadline).await?;
         // What was only just sent has no verdict: it is not worth the wait for VMRay's list.
-        let ask = if something_was_unsent { Ask::Nobody } else { Ask::VmrayUntil(patience(deadline)) };
+        let ask = if something_was_unsent { Ask::NoOne } else { Ask::VmrayUntil(patience(deadline)) };
         Ok(self.answer(&batch, ResultPage::FIRST, patience(deadline), ask).await?.response())
     }
 
@@ -166,7 +166,7 @@ impl Submit {
         let mut batch = self.known_batch(caller, id).await?;
         let ask = if self.calls.retry(caller, &mut batch).await? {
             self.wait_until_sent(&mut batch, until, deadline).await?;
-            Ask::Nobody
+            Ask::NoOne
         } else {
             Ask::VmrayUntil(patience(deadline))
         };

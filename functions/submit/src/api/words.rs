@@ -3,7 +3,7 @@
 /// How far a word may be from a known one to be taken for its misspelling.
 const TYPOS: usize = 2;
 
-/// A longer word is no misspelling of ours, and comparing it costs time.
+/// A longer word is not a misspelling of a known one, and comparing it costs time.
 const LONGEST: usize = 64;
 
 /// The known word nearest to `word` in any case, if one is near.

@@ -25,14 +25,14 @@ use crate::queue::{Delayed, Message, QueueError};
 use crate::settings::LedgerScope;
 use crate::url::{Gate, Refusal, redacted};
 
-/// When somebody looks whether a call got to its end.
+/// When the worker looks whether a call got to its end.
 const GUARD_DELAY: Duration = Duration::from_mins(1);
 
 /// How much of a refused text is shown to its caller again.
 const ECHO_CHARS: usize = 256;
 
-/// How long the time of a record is the time of its batch. A call has ended by then: who repeats it later waits from then
-/// on for verdicts, and on that day counts its URLs.
+/// How long the time of a record is the time of its batch. A call has ended by then: a repeat after that waits for
+/// verdicts from its own time on, and its URLs count on its own day.
 const CALL_LASTS: TimeDelta = TimeDelta::minutes(10);
 
 /// What a call asks for, read and checked.
@@ -59,7 +59,7 @@ struct Plan {
 enum Recorded {
     /// The call has been answered with this batch.
     Answered(Box<Batch>),
-    /// This batch is to be carried out. Another call may be at it, or has died over it: it can be done again.
+    /// This batch is to be carried out. Another call may be doing so, or has died: doing it again is safe.
     ToDo { record: CallRecord, batch_made_at: DateTime<Utc>, expected: Expected },
 }
 
@@ -89,7 +89,7 @@ impl Calls {
             // A smaller call may come under the same key.
             let refused = CallRecord { refused: true, ..record };
             match self.ledger.put_call(&caller.name, &place, &refused, expected, Utc::now()).await {
-                // Conflict: a repeat is at it.
+                // Conflict: a repeat of the call has changed the record.
                 Ok(_) | Err(StoreError::Conflict { .. }) => {}
                 Err(error) => return Err(error.into()),
             }

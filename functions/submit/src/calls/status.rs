@@ -23,7 +23,7 @@ const LONGEST_LOOK: Duration = Duration::from_millis(120);
 pub(crate) enum Ask {
     /// VMRay, until then.
     VmrayUntil(Deadline),
-    Nobody,
+    NoOne,
 }
 
 /// What a wait has come to.

@@ -20,16 +20,13 @@ const CHUNK_BYTES: usize = 180_000;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum InputId {
-    /// A whole number.
     Number(Number),
-    /// A text.
     Text(String),
 }
 
 /// What a call has asked for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Header {
-    /// Who called.
     pub caller: String,
     /// When it was accepted.
     pub created_at: DateTime<Utc>,
@@ -40,7 +37,6 @@ pub struct Header {
 }
 
 impl Header {
-    /// All inputs.
     #[must_use]
     pub fn total(&self) -> usize {
         self.chunk_sizes.iter().map(|size| *size as usize).sum()
@@ -141,7 +137,6 @@ pub struct BatchState {
     pub stopped: Option<String>,
     /// When a caller last asked for what had failed again.
     pub retried_at: Option<DateTime<Utc>>,
-    /// How often.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub retries: u32,
 }

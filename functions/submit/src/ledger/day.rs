@@ -175,7 +175,7 @@ mod tests {
         assert!(day.settle("a", 0, |_| Some(1)));
         assert!(!day.settle("a", 0, |_| Some(0)), "it is settled");
         assert_eq!((day.urls, day.holds("a")), (3, true));
-        assert!(day.settle("a", 1, |_| Some(5)), "more than was booked is given back by nobody");
+        assert!(day.settle("a", 1, |_| Some(5)), "no more is given back than was booked");
         assert_eq!((day.urls, day.holds("a")), (3, false));
     }
 

@@ -65,12 +65,12 @@ pub enum State {
         /// Why the last attempt failed.
         reason: Option<String>,
     },
-    /// Somebody is sending it. Until when nobody else may.
+    /// A worker is sending it, and no other worker may.
     Claimed {
-        /// The end of the claim; past it nobody knows what became of it.
+        /// The end of the claim; after it, it is not known what became of the POST.
         until: DateTime<Utc>,
     },
-    /// Nobody knows whether VMRay has it.
+    /// It is not known whether VMRay has it.
     Unconfirmed {
         /// When it was sent.
         sent_at: DateTime<Utc>,
@@ -128,7 +128,6 @@ pub enum FailureCode {
 }
 
 impl FailureCode {
-    /// Every code.
     pub const ALL: [Self; 4] = [Self::Rejected, Self::NoJobs, Self::AnalysisFailed, Self::Deleted];
 
     /// The word in answers.
@@ -152,7 +151,7 @@ pub struct Follower<'a> {
     pub created_at: DateTime<Utc>,
     /// Whether it wants runs of its own.
     pub force: bool,
-    /// How old a run may be that it is content with.
+    /// How old a run may be to answer it.
     pub reuse_window: Duration,
     /// How long a verdict may take.
     pub verdict_timeout: Duration,
@@ -191,7 +190,7 @@ impl Entry {
     /// Begins a run. The caller has seen that none is followed.
     pub fn begin(&mut self, batch: &str, round: u32, token: String, now: DateTime<Utc>) -> usize {
         if self.runs.len() >= MOST_RUNS {
-            // One that a worker is at only if there is no other.
+            // One that a worker is sending, only if there is no other.
             let ended = self.runs.iter().position(Run::has_ended);
             self.runs.remove(ended.unwrap_or(0));
         }
@@ -288,7 +287,7 @@ impl Run {
         self.attempts == 0 && matches!(self.state, State::QuotaExceeded { .. })
     }
 
-    /// Whether a later batch is content with it.
+    /// Whether it answers a later batch.
     fn satisfies(&self, follower: Follower<'_>) -> bool {
         let window = chrono::TimeDelta::from_std(follower.reuse_window).unwrap_or(chrono::TimeDelta::MAX);
         let fresh = self
@@ -390,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_run_satisfies_those_who_waited_for_it_and_nobody_later() {
+    fn a_failed_run_satisfies_those_who_waited_for_it_and_no_later_batch() {
         let mut entry = entry(&[("a", 0)]);
         (entry.runs[0].attempts, entry.runs[0].state) = (1, ended(10));
         assert_eq!(entry.followed(follower("b", 5)), Some(0));

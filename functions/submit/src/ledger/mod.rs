@@ -7,7 +7,7 @@
 //! | `batch#<id>` | `state`, `refresh#<n>` | a [`BatchState`]; when VMRay was last asked for a chunk's verdicts |
 //! | `caller#<name>` | `call#<hash>`, `day#<date>` | which batch a call has made; what a [`Day`] has used of the daily limit |
 //!
-//! All of them expire. Whoever reads checks that itself.
+//! All of them expire. Reading checks that, since stores remove them late.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -55,7 +55,7 @@ pub struct CallRecord {
     pub batch: String,
     /// What was asked for; another call under the same idempotency key differs.
     pub request_hash: String,
-    /// When the batch was made, if it was; the same whoever carries the call out.
+    /// When the batch was made, if it was; the same for every repeat of the call.
     #[serde(default)]
     pub created_at: Option<DateTime<Utc>>,
     /// The daily limit stood against it.
@@ -63,7 +63,7 @@ pub struct CallRecord {
     pub refused: bool,
 }
 
-/// Tries of a write, and the first pause between two: writers who meet again and again must not meet for ever.
+/// Tries of a write, and the first pause between two: writers that meet again and again must not meet for ever.
 const WRITES: RetryPolicy = RetryPolicy { tries: 12, base: Duration::from_millis(4) };
 
 /// The longest that other writers are given way to.
@@ -88,7 +88,6 @@ fn is_conflict(error: &StoreError) -> bool {
 /// When VMRay was last asked for the verdicts of a chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refresh {
-    /// When somebody set out to ask.
     pub asked_at: DateTime<Utc>,
     /// When VMRay has last answered.
     pub answered_at: Option<DateTime<Utc>>,
@@ -183,7 +182,7 @@ impl Ledger {
         Ok(self.slot(place, now).await?.0)
     }
 
-    /// What is there, and what a write over it must expect: an expired document is none, but is written over.
+    /// What is there, and what a write must expect. Expired documents read as absent; a new one replaces them.
     async fn slot<T: DeserializeOwned>(
         &self,
         place: &Key,
@@ -407,7 +406,7 @@ impl Ledger {
         Ok(begun.await?.unwrap_or_else(|state| state))
     }
 
-    /// Takes the turn of asking VMRay for the verdicts of a chunk; `false`: somebody asked less than `pause` ago.
+    /// Takes the turn of asking VMRay for the verdicts of a chunk; `false`: it was asked less than `pause` ago.
     pub async fn begin_refresh(
         &self,
         batch: &str,
@@ -423,7 +422,7 @@ impl Ledger {
         Ok(turn.await?.is_ok())
     }
 
-    /// Notes that VMRay has answered for a chunk: from now on a missing verdict is VMRay's, not ours.
+    /// Notes that VMRay has answered for a chunk: from now on a verdict is missing because VMRay has none.
     pub async fn end_refresh(&self, batch: &str, chunk: usize, now: DateTime<Utc>) -> Result<(), StoreError> {
         let answered =
             |turn: Option<Refresh>| turn.map(|turn| Refresh { answered_at: Some(now), ..turn }).ok_or(());

@@ -35,7 +35,6 @@ pub enum Status {
 }
 
 impl Status {
-    /// Every status.
     pub const ALL: [Self; 8] = [
         Self::Pending,
         Self::Submitted,
@@ -62,7 +61,7 @@ impl Status {
         }
     }
 
-    /// Whether nothing more happens without somebody's doing.
+    /// Whether nothing more happens unless a caller retries it.
     #[must_use]
     pub fn has_ended(self) -> bool {
         !matches!(self, Self::Pending | Self::Submitted | Self::Unconfirmed)
@@ -100,7 +99,6 @@ pub enum Source {
 }
 
 impl Source {
-    /// Every source.
     pub const ALL: [Self; 3] = [Self::New, Self::Reused, Self::Duplicate];
 }
 
@@ -133,7 +131,7 @@ pub struct Outcome<'a> {
 }
 
 impl Outcome<'_> {
-    /// Whether nobody has begun to send it: it will cost quota.
+    /// Whether it is still to be sent, and will cost quota.
     #[must_use]
     pub fn is_new(&self) -> bool {
         self.status == Status::Pending && self.source == Some(Source::New)
@@ -259,7 +257,7 @@ impl<'a> Perspective<'a> {
         Self::new(&batch.id, &batch.header, &batch.state, rules, now)
     }
 
-    /// From when on an input that nobody has sent is waited for.
+    /// From when on an input that is not sent yet is waited for.
     fn waiting_since(&self) -> DateTime<Utc> {
         self.state.retried_at.unwrap_or(self.follower.created_at)
     }
@@ -480,7 +478,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_could_send_within_the_time_is_given_up() {
+    fn what_could_not_be_sent_within_the_time_is_given_up() {
         let day = 24 * 60;
         let queued = || State::Queued { reason: Some("down".to_owned()) };
         assert_eq!(status(queued(), day, None), Status::Pending);

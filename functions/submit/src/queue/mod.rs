@@ -15,7 +15,6 @@ pub mod sqs;
 pub enum Message {
     /// Send what is not sent yet of a chunk.
     Chunk {
-        /// The batch.
         batch: String,
         /// Which of its chunks.
         chunk: usize,
@@ -24,10 +23,7 @@ pub enum Message {
         attempt: u32,
     },
     /// Look whether the call that made the batch got to its end, and do the rest if not.
-    Guard {
-        /// The batch.
-        batch: String,
-    },
+    Guard { batch: String },
 }
 
 /// A message, for whom it is sent, and how long it is held back.

@@ -171,7 +171,7 @@ pub enum Refusal {
     OwnDomain,
     /// A host that the deployment never sends.
     Denylisted,
-    /// Something in the URL opens what is not for everybody.
+    /// The URL opens something that is not public.
     SensitiveToken,
 }
 

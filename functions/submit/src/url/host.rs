@@ -2,7 +2,7 @@
 //! brought every notation of an address into one.
 //!
 //! Public names that resolve to private addresses (`127.0.0.1.nip.io`) pass: only a question to the DNS could tell, and
-//! VMRay's own network is what they lead into, not ours.
+//! they lead into VMRay's own network, not into the deployment's.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 

@@ -20,7 +20,6 @@ pub(super) struct Hosts {
 /// What a name without a dot before it covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Plain {
-    /// Itself.
     Host,
     /// Itself and everything below it.
     Domain,
@@ -199,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_top_level_domain_is_nobodys_own() {
+    fn a_top_level_domain_is_never_an_own_domain() {
         assert!(read(Plain::Domain, &["com"]).is_err() && read(Plain::Domain, &["*.com"]).is_err());
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! A text is refanged (`refang`), parsed by the WHATWG rules, and held against the rules of the deployment
 //! ([`Gate`]). What passes is a [`GatedUrl`], and only that can be sent; everything else is a [`Refusal`] with a stable
-//! code. No name is resolved: the question alone would tell somebody what is being looked at, and the answer could be
-//! another one a moment later.
+//! code. No name is resolved: the question alone would tell the name server what is being looked at, and the answer could
+//! be another one a moment later.
 
 mod begins;
 mod gate;

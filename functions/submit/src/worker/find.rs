@@ -14,13 +14,13 @@ use crate::hash::sha256;
 use crate::ledger::Versioned;
 use crate::ledger::entry::State;
 
-/// The name under which our token stands in a submission's metadata.
+/// The name under which a run's token stands in a submission's metadata.
 const TOKEN: &str = "vmray_bridge";
 
 /// A longer URL is looked for as it was sent only.
 const LONGEST_SPELLED: usize = 1000;
 
-/// Clocks of on-prem servers differ from ours.
+/// The clocks of on-prem servers differ from this machine's.
 const CLOCKS_DIFFER: TimeDelta = TimeDelta::hours(1);
 
 /// What a submission is marked with: VMRay echoes it.
@@ -86,7 +86,7 @@ async fn submission_of(
         if was_answered {
             return Ok(None);
         }
-        // Neither question was understood: nothing is known, which is not that nothing is there.
+        // The server understood neither question. That does not mean that it has no such submission.
         return Err(VmrayError::Unavailable {
             what: "a submission whose outcome is not known".to_owned(),
             reason: "the server takes neither of both ways to look for it".to_owned(),
@@ -102,7 +102,7 @@ fn has_token(row: &FoundSubmission, token: &str) -> bool {
     row.metadata.as_deref().is_some_and(|metadata| metadata.contains(token))
 }
 
-/// Whether a row of a server that echoes no metadata can be the one: made when ours was.
+/// Whether a row of a server that echoes no metadata can be the submission: made when the URL was sent.
 fn may_be_ours(row: &FoundSubmission, sent_at: DateTime<Utc>) -> bool {
     let says_nothing = row.metadata.as_deref().is_none_or(|metadata| {
         serde_json::from_str::<Value>(metadata)
@@ -167,7 +167,7 @@ async fn state_of_sample(
         let facts = SubmissionFacts { verdict: facts.verdict.or(sample.verdict), ..facts };
         return Ok(Some(state_of(submission, facts, at)));
     }
-    // Its submissions belong to somebody else; the sample itself has a verdict.
+    // Its submissions belong to another account; the sample itself has a verdict.
     let facts = SubmissionFacts {
         submission_id: None,
         sample_id: Some(sample.id),

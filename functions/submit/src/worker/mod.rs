@@ -39,7 +39,7 @@ const TIME_TO_RECORD: Duration = Duration::from_secs(4);
 /// Failures in a row after which VMRay counts as down.
 const DOWN_AFTER: u32 = 3;
 
-/// Steps of one URL in one pass. Who takes more is in a race with other workers, and they are at work on it.
+/// Steps of one URL in one pass. More are only needed in a race with other workers, which are then sending it.
 const MOST_STEPS: u32 = 10;
 
 /// What a message led to.
@@ -51,7 +51,7 @@ pub struct Work {
     pub known: u64,
     /// URLs that VMRay refused.
     pub failed: u64,
-    /// URLs of which nobody knows whether VMRay has them.
+    /// URLs of which it is not known whether VMRay has them.
     pub unconfirmed: u64,
     /// URLs that would exceed the quota.
     pub quota_exceeded: u64,
@@ -63,7 +63,6 @@ pub struct Work {
     pub vmray_calls: u64,
 }
 
-/// What works on messages.
 pub struct Worker {
     ledger: Ledger,
     queue: Arc<dyn Queue>,
@@ -111,7 +110,6 @@ impl std::fmt::Debug for Worker {
 }
 
 impl Worker {
-    /// A worker on this ledger and queue.
     #[must_use]
     pub fn new(
         settings: &SubmitSettings,

@@ -1,4 +1,4 @@
-//! Verdicts: what has been submitted is asked for when somebody asks for its batch, one list call for a chunk.
+//! Verdicts: VMRay is asked for them when a caller asks for the batch, with one list call for a chunk.
 
 use std::collections::HashMap;
 use std::sync::Arc;

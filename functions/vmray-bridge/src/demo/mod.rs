@@ -21,7 +21,6 @@ use crate::setup;
 /// How long a real VMRay and a real OpenCTI take to answer, roughly.
 const LATENCY: (Duration, Duration) = (Duration::from_millis(40), Duration::from_millis(15));
 
-/// What the demo shows.
 #[derive(Debug, clap::Args)]
 pub(crate) struct DemoArguments {
     /// Submissions in the simulated VMRay
@@ -106,7 +105,7 @@ pub(crate) async fn run(arguments: DemoArguments) -> Result<ExitCode, CommandFai
 }
 
 impl Simulated {
-    /// What the platform holds against the run; nothing, when all is well.
+    /// What went wrong in the platform; empty when all is well.
     fn faults(&self) -> Vec<String> {
         let platform = self.opencti.platform();
         let knowledge = platform.knowledge();

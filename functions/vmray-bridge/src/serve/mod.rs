@@ -18,7 +18,7 @@ use crate::key::new_key;
 use crate::setup::{environment, interrupted};
 use crate::submit_setup::local_submit;
 
-/// The caller for whom a key is made when nobody is named.
+/// The caller for whom a key is made when no callers are set.
 const DEFAULT_CALLER: &str = "local";
 
 /// Where and with which state.
@@ -33,7 +33,7 @@ pub(crate) struct ServeArguments {
 }
 
 pub(crate) async fn run(arguments: ServeArguments) -> Result<ExitCode, CommandFailure> {
-    // Somebody must be able to call.
+    // Without a caller the API would be of no use.
     let made = (environment("CALLERS").is_none() && environment("SECRET_ARN").is_none()).then(new_key);
     let callers = made.as_ref().map(|key| json!({ DEFAULT_CALLER: {"keys": [sha256(key)]} }).to_string());
     let lookup = move |name: &str| match (name, &callers) {
@@ -56,11 +56,11 @@ pub(crate) async fn run(arguments: ServeArguments) -> Result<ExitCode, CommandFa
     Ok(ExitCode::SUCCESS)
 }
 
-/// The one place where a key is ever shown. The address comes last: whoever has read it can call.
+/// The only place where a key is shown. The address comes last: a script that has read it can call.
 fn announce(address: SocketAddr, key: Option<&str>) {
     let mut stdout = std::io::stdout().lock();
     if let Some(key) = key {
-        // Nobody may be reading; the API is there nevertheless.
+        // Standard output may be closed; the API serves all the same.
         let _ = writeln!(
             stdout,
             "CALLERS is not set: the caller `{DEFAULT_CALLER}` may use this key until the process ends\nx-api-key: {key}"

@@ -1,5 +1,5 @@
-//! Who may hold a connection. Everybody is let in, and is a stranger until a key has been shown. When there are too many
-//! strangers the oldest is put out: no number of them keeps a caller away.
+//! Who may hold a connection. Each client is let in, and is a stranger until it has shown a key. When there are too many
+//! strangers, the oldest is put out: no number of them keeps a caller away.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -10,7 +10,7 @@ use tokio::task::AbortHandle;
 /// Connections that have not shown a key.
 const MOST_STRANGERS: usize = 512;
 
-/// Connections that have.
+/// Connections that have shown one.
 const MOST_CALLERS: usize = 512;
 
 pub(super) struct ConnectionPlaces {
@@ -57,7 +57,7 @@ impl ConnectionPlaces {
         put_out_oldest(&mut strangers);
     }
 
-    /// The connection whose task this is has shown a key; `false`: callers have all of their places.
+    /// Notes that the connection of the current task has shown a key; `false`: all places for callers are taken.
     pub(super) fn has_shown_key(&self, place: &CallerPlace) -> bool {
         if place.is_callers() {
             return true;

@@ -69,7 +69,7 @@ pub(super) async fn serve(listener: TcpListener, submit: Arc<Submit>, end: impl 
                 .admit(|| connections.spawn(connection(stream, Arc::clone(&shared), is_ending.clone()))),
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
-                // Perhaps for want of a file descriptor.
+                // Perhaps no file descriptor was left.
                 shared.places.evict();
                 sleep(ACCEPT_PAUSE).await;
             }
@@ -80,7 +80,7 @@ pub(super) async fn serve(listener: TcpListener, submit: Arc<Submit>, end: impl 
     let _ = timeout(FAREWELL, async { while connections.join_next().await.is_some() {} }).await;
 }
 
-/// One client, from its first byte to its last. A client that breaks off is no news.
+/// Serves one client, from its first byte to its last. A client that breaks off is not worth a log line.
 async fn connection(stream: TcpStream, shared: Arc<ServerState>, mut is_ending: watch::Receiver<()>) {
     // Answers are small: waiting for more to send with them would only cost time.
     let _ = stream.set_nodelay(true);

@@ -22,7 +22,7 @@ use crate::submit_setup::local_submit;
 /// The caller under whose name this machine's operator submits.
 const CALLER: &str = "operator";
 
-/// Nothing in this process takes longer to answer.
+/// More than any answer in this process takes.
 const TIME_FOR_AN_ANSWER: Duration = Duration::from_mins(1);
 
 /// Between two looks at what has become of the batch.
@@ -75,7 +75,7 @@ pub(crate) async fn run(arguments: SubmitArguments) -> Result<ExitCode, CommandF
         }
     };
     let text = if arguments.json { answer.to_string() } else { table::of(&answer) };
-    // Nobody may be reading any more.
+    // Standard output may be closed by now.
     let _ = writeln!(std::io::stdout(), "{text}");
     Ok(ExitCode::SUCCESS)
 }
@@ -165,7 +165,7 @@ impl Session<'_> {
         read_answer(&response)
     }
 
-    /// One line that is written over.
+    /// One line, written over the line before.
     fn show(&self, counts: &Value) {
         if self.show_progress {
             let mut stderr = std::io::stderr().lock();
@@ -192,7 +192,7 @@ fn read_answer(response: &Response) -> Result<Value, CommandFailure> {
         return Ok(answer);
     }
     let mut message = answer["detail"].as_str().unwrap_or("no reason given").to_owned();
-    // The first one stands in the sentence already.
+    // The problem's sentence already holds the first fault.
     for fault in answer["errors"].as_array().into_iter().flatten().skip(1) {
         let text = |name: &str| fault[name].as_str().unwrap_or_default().to_owned();
         // Writing to a String cannot fail.

@@ -1,4 +1,4 @@
-//! One entry of a list: a text, or an object of ours, `ThreatQ`'s, STIX's or OpenCTI's.
+//! One entry of a list: a text, or an object as this API, `ThreatQ`, STIX or OpenCTI has it.
 
 use std::borrow::Cow;
 
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::api::fault::{shown, without_place};
 
-/// What is read of an object, whosever it is. Null is the same as absent.
+/// What is read of an object, in all of these formats. Null is the same as absent.
 #[derive(Deserialize)]
 struct EntryMembers<'a> {
     #[serde(borrow, default)]
@@ -78,7 +78,7 @@ impl EntryMembers<'_> {
     }
 
     fn notification(&self, instance: &RawValue, pointer: &str, intake: &mut Intake) -> Result<(), Full> {
-        // Nobody asks about what OpenCTI has just deleted.
+        // What OpenCTI has just deleted needs no verdict.
         if self.kind().is_some_and(|operation| operation == "delete") {
             return Ok(());
         }

@@ -123,9 +123,9 @@ fn object(body: &RawValue, intake: &mut Intake) -> Result<(String, Map<String, V
 
 /// What an object is.
 enum Shape {
-    /// Our own, with a list.
+    /// This API's own, with a list.
     Urls,
-    /// Our own, with one URL as this member.
+    /// This API's own, with one URL as this member.
     One(&'static str),
     /// Another product's, with a list as this member.
     List(&'static str),
@@ -214,7 +214,7 @@ impl Top<'_> {
         }
     }
 
-    /// A misspelt member of our own shape would be an option or a URL lost in silence.
+    /// A misspelt member of this API's own shape would be an option or a URL lost in silence.
     fn refuse_others(&self, expected: &[&'static str], intake: &mut Intake) {
         for name in self.0.keys().filter(|name| !expected.contains(&name.as_str())) {
             let unknown = format!("unknown member `{}`", shown(name));
@@ -229,7 +229,7 @@ impl Top<'_> {
         }
     }
 
-    /// Other products put into their objects what they like, but nearly `options` was meant for us.
+    /// Other products put into their objects what they like, but a name near to `options` was meant for this API.
     fn refuse_nearly_options(&self, intake: &mut Intake) {
         for name in self.0.keys().filter(|name| *name != "options") {
             if words::nearest(name, &["options"]).is_some() {

@@ -100,7 +100,7 @@ enum Format {
     List,
     /// Nothing was said.
     Unsaid,
-    /// What curl says when nobody told it.
+    /// What curl says unless it is told otherwise.
     Form,
 }
 

@@ -7,7 +7,7 @@ pub(super) enum TypeMeaning {
     Url,
     /// Its pattern may name URLs.
     Indicator,
-    /// What only holds other objects together, or tells about them: nobody waits for an answer about it.
+    /// What only holds other objects together, or tells about them: callers expect no result for it.
     Structure,
     /// An observable or indicator of another type.
     Other(String),

@@ -10,25 +10,12 @@ use crate::options::Options;
 
 mod reader;
 
+pub use reader::NAMES;
 use reader::OptionsReader;
-
-/// Every option by its name.
-pub const NAMES: [&str; 10] = [
-    "comment",
-    "tags",
-    "retention_days",
-    "max_recursive_samples",
-    "max_dynamic_analyses_per_sample",
-    "reputation_lookups",
-    "whois_lookups",
-    "analysis_caching",
-    "shareable",
-    "force",
-];
 
 /// `given` over the deployment's `defaults`; all faults at once, with pointers `/options/<name>`.
 ///
-/// Null and a blank text mean not given: playbooks send them for the fields that nobody filled in.
+/// Null and a blank text mean not given: playbooks send them for fields that were left empty.
 pub fn read(
     given: &Map<String, Value>,
     defaults: &Options,

@@ -3,16 +3,29 @@
 use serde_json::{Map, Value};
 use vmray::parameters;
 
-use super::NAMES;
 use crate::api::{
     fault::{Fault, Faults, below, shown},
     words,
 };
 
+/// Every option by its name.
+pub const NAMES: [&str; 10] = [
+    "comment",
+    "tags",
+    "retention_days",
+    "max_recursive_samples",
+    "max_dynamic_analyses_per_sample",
+    "reputation_lookups",
+    "whois_lookups",
+    "analysis_caching",
+    "shareable",
+    "force",
+];
+
 /// Where options stand in a body.
 const POINTER: &str = "/options";
 
-/// What other products call our options, their words in lower case with `_`.
+/// What other products call these options, their words in lower case with `_`.
 const KNOWN_ELSEWHERE: [(&[&str], &str); 8] = [
     (&["data_retention", "retention", "retention_period"], "this is `retention_days` here"),
     (&["submission_comment", "comments"], "this is `comment` here"),
@@ -103,7 +116,7 @@ impl<'a> OptionsReader<'a> {
     }
 }
 
-/// A misspelt option must not become an analysis that nobody asked for.
+/// A misspelt option must not become an analysis that the caller did not ask for.
 fn unknown(name: &str) -> String {
     let plain = name.trim().to_lowercase().replace([' ', '-'], "_");
     let elsewhere = KNOWN_ELSEWHERE.iter().find(|(names, _)| names.contains(&plain.as_str()));

@@ -62,7 +62,7 @@ impl<'a> Authority<'a> {
     }
 
     /// Whether what was read is a host of the internet: a name with a dot, or an address, in whatever notation. The
-    /// first number of a defanged address is none: alone, it is an address of no network.
+    /// first number of a defanged address is not an address: alone, it would lie in a network that does not exist.
     fn is_public(&self) -> bool {
         match Host::parse(&self.text) {
             Ok(Host::Domain(name)) => name.contains('.'),

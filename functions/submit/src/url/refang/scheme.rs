@@ -12,12 +12,17 @@ const SCHEME_CHARS: usize = 24;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Scheme<'a> {
     /// http or https in any spelling; `live`: as a browser takes it.
-    Web { https: bool, live: bool },
+    Web {
+        https: bool,
+        live: bool,
+    },
     /// Another protocol with a host: `ftp://`.
-    Other { word: &'a str, live: bool },
+    Other {
+        word: &'a str,
+        live: bool,
+    },
     /// Another protocol without one: `mailto:`.
     Opaque,
-    /// None.
     Missing,
 }
 

@@ -1,4 +1,4 @@
-//! Which URLs open something that is not for everybody: links to reset a password or to sign in, shared documents,
+//! Which URLs open something that is not public: links to reset a password or to sign in, shared documents,
 //! signed URLs, web hooks, tokens. A public scanner would hand them on.
 //!
 //! What is refused stands in two tables, [`rules`]: shapes of links, and tokens that are known by their form. A URL is
@@ -25,6 +25,7 @@ mod words;
 use pattern::{Link, Text};
 
 pub(super) use look::is_drawn;
+pub(super) use pattern::plain_name;
 pub(super) use rules::holds_token;
 
 /// Readings of one URL, and URLs within it, that are looked at. No link that a person follows has as many.
@@ -131,16 +132,6 @@ fn pairs(query: &str) -> impl Iterator<Item = (String, String)> {
     let pairs: Vec<_> =
         pairs.take(PAIRS).map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
     pairs.into_iter()
-}
-
-/// A name without case and separators: `X-Amz-Signature`, `user[reset_token]` and, out of HTML, `amp;sig`.
-pub(in crate::url) fn plain_name(name: &str) -> String {
-    let name = name.strip_prefix("amp;").unwrap_or(name);
-    let name = name.strip_suffix(']').and_then(|name| name.rsplit_once('[')).map_or(name, |(_, inner)| inner);
-    name.chars()
-        .filter(|char| !matches!(char, '-' | '_' | '.' | ' '))
-        .map(|char| char.to_ascii_lowercase())
-        .collect()
 }
 
 #[cfg(test)]

@@ -12,7 +12,6 @@
 
 use super::{
     look::{Look, Looks},
-    plain_name,
     words::LISTS,
 };
 use crate::url::host::is_under;
@@ -54,6 +53,16 @@ impl Text {
         }
         this
     }
+}
+
+/// A name without case and separators: `X-Amz-Signature`, `user[reset_token]` and, out of HTML, `amp;sig`.
+pub(in crate::url) fn plain_name(name: &str) -> String {
+    let name = name.strip_prefix("amp;").unwrap_or(name);
+    let name = name.strip_suffix(']').and_then(|name| name.rsplit_once('[')).map_or(name, |(_, inner)| inner);
+    name.chars()
+        .filter(|char| !matches!(char, '-' | '_' | '.' | ' '))
+        .map(|char| char.to_ascii_lowercase())
+        .collect()
 }
 
 #[derive(Debug)]
