@@ -5,6 +5,7 @@
 
 mod analyses;
 mod attributes;
+mod countries;
 mod facts;
 mod files;
 mod iocs;
@@ -24,6 +25,7 @@ use vmray::model::SampleId;
 pub use attributes::{Attribute, SubmissionFacts, submission_attributes};
 pub use facts::{Relative, RelativeRole, SampleFacts};
 pub use settings::{IocType, LabelKind, LabelStyle, MappingSettings, VerdictSet};
+pub use stix::object::RelationshipKind;
 pub use stix::{LeftOut, LeftOutReason, MappedSample};
 
 use mapper::Mapper;

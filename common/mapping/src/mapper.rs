@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 
 use crate::analyses::{self, Analyses, Seen};
+use crate::countries;
 use crate::facts::SampleFacts;
 use crate::labels::LabelBook;
 use crate::malware::{self, Family};
@@ -12,7 +13,7 @@ use crate::settings::{LabelKind, MappingSettings};
 use crate::text::{markdown_list, name_of, one_line};
 use crate::wanted::wanted_cores;
 use stix::object::{
-    Body, Country, Dated, Indicator, Observable, ObservableValue, Relationship, RelationshipKind, Stamp,
+    Body, Dated, Indicator, Observable, ObservableValue, Relationship, RelationshipKind, Stamp,
 };
 use stix::{LabelSet, LeftOut, LeftOutReason, MappedSample, Object, StixId, Timestamp, standard_id};
 use vmray::model::{IocCore, Verdict};
@@ -103,7 +104,7 @@ impl<'a> Mapper<'a> {
 
     pub(super) fn relate(&mut self, kind: RelationshipKind, source: StixId, target: StixId) {
         // An object has no relationship to itself: a sample dropped by itself, a domain that is its own original.
-        if source != target {
+        if source != target && self.settings.relationships.contains(&kind) {
             let (confidence, marking) = (self.settings.confidence, self.settings.marking);
             self.add(Body::Relationship(Relationship::new(kind, source, target, confidence, marking)));
         }
@@ -240,16 +241,11 @@ impl<'a> Mapper<'a> {
         let codes = if codes.len() == names.len() || names.is_empty() { codes } else { &[] };
         for index in 0..names.len().max(codes.len()) {
             let name = names.get(index).map(|name| one_line(name)).filter(|name| is_country_name(name));
-            let code =
-                codes.get(index).map(|code| code.trim().to_ascii_uppercase()).filter(|code| code.len() == 2);
-            match (name, code) {
-                (Some(name), code) => {
-                    let name = self.dated(name.into_owned());
-                    let code = code.map(|code| self.dated(code));
-                    countries.push(self.add(Body::Country(Country { name, code })));
-                }
-                (None, Some(_)) => self.left_out.add(LeftOutReason::CountryWithoutName),
-                (None, None) => {}
+            let code = codes.get(index).map(|code| code.trim()).filter(|code| !code.is_empty());
+            match countries::find(name.as_deref(), code) {
+                Some(country) => countries.push(self.add(Body::Country(country))),
+                None if name.is_some() || code.is_some() => self.left_out.add(LeftOutReason::UnknownCountry),
+                None => {}
             }
         }
         countries

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use stix::object::RelationshipKind;
 use stix::{Color, TlpMarking};
 use strum::{Display, EnumString, IntoStaticStr, VariantArray};
 use vmray::model::Verdict;
@@ -20,6 +21,8 @@ pub struct MappingSettings {
     pub ioc_types: BTreeSet<IocType>,
     /// Which labels are made.
     pub labels: BTreeSet<LabelKind>,
+    /// Which relationships are made. What they would have connected is there all the same, and in the report.
+    pub relationships: BTreeSet<RelationshipKind>,
     /// How the labels look.
     pub label_style: LabelStyle,
     /// Who may see VMRay's objects.
@@ -36,6 +39,7 @@ impl Default for MappingSettings {
             // File names alone match too much that is harmless.
             ioc_types: IocType::ALL.iter().copied().filter(|kind| *kind != IocType::Filenames).collect(),
             labels: LabelKind::ALL.iter().copied().collect(),
+            relationships: RelationshipKind::ALL.iter().copied().collect(),
             label_style: LabelStyle::default(),
             marking: TlpMarking::default(),
             confidence: None,

@@ -5,9 +5,12 @@ mod support;
 
 use std::collections::{BTreeSet, HashSet};
 
-use mapping::{IocType, LabelKind, LeftOutReason, MappingSettings, SampleFacts, map_sample};
+use mapping::{
+    IocType, LabelKind, LeftOutReason, MappingSettings, RelationshipKind, SampleFacts, map_sample,
+};
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use stix::object::Body;
 use stix::{Bundle, TlpMarking};
 use support::{bundle, facts, kinds, links, map, objects, of_type};
 use vmray::model::Verdict;
@@ -272,17 +275,26 @@ fn countries_have_the_platforms_id_and_are_found_for_addresses_too() {
     let countries = of_type(&all, "location");
     assert_eq!(
         member(&countries, "id"),
-        ["location--7215cb31-5700-55b2-81b3-633c09c0351d", &stix::standard_id::country("France").to_string()]
-            .into_iter()
-            .collect::<BTreeSet<_>>()
-            .into_iter()
-            .collect::<Vec<_>>()
+        [
+            "location--7215cb31-5700-55b2-81b3-633c09c0351d",
+            &stix::standard_id::country("France").to_string(),
+            &stix::standard_id::country("Netherlands").to_string(),
+        ]
+        .into_iter()
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .collect::<Vec<_>>()
     );
     assert!(countries.iter().all(|country| country["x_opencti_location_type"] == "Country"));
     let links = links(&all);
     assert_eq!(links.iter().filter(|link| *link == "ipv4-addr located-at location").count(), 1);
-    assert_eq!(links.iter().filter(|link| *link == "indicator related-to location").count(), 2);
-    assert_eq!(left_out(&document), [(LeftOutReason::CountryWithoutName, 1)]);
+    assert_eq!(links.iter().filter(|link| *link == "indicator related-to location").count(), 3);
+    // No name was sent for the Netherlands, and no code for France: one table knows both.
+    assert_eq!(left_out(&document), []);
+    assert_eq!(
+        member(&countries, "country").into_iter().collect::<BTreeSet<_>>(),
+        BTreeSet::from(["DE", "FR", "NL"])
+    );
 }
 
 #[test]
@@ -296,11 +308,79 @@ fn a_country_gets_no_other_countrys_code() {
     }));
     let all = objects(&document);
     let codes = member(&of_type(&all, "location"), "country");
-    // Without a code the name stands in for it: STIX asks for one of them.
-    assert_eq!(
-        codes.into_iter().collect::<BTreeSet<_>>(),
-        BTreeSet::from(["DE", "Italy", "Spain"].map(Into::into))
-    );
+    assert_eq!(codes.into_iter().collect::<BTreeSet<_>>(), BTreeSet::from(["DE", "ES", "FR", "IT", "US"]));
+}
+
+#[test]
+fn a_country_that_no_table_knows_is_counted() {
+    let document = with_iocs(&json!({
+        "urls": [
+            ioc(&json!({"url": "http://a.test", "countries": ["Atlantis"], "country_codes": ["A1"]})),
+            ioc(&json!({"url": "http://b.test", "countries": ["Unknown"], "country_codes": [""]})),
+        ],
+    }));
+    assert!(of_type(&objects(&document), "location").is_empty());
+    assert_eq!(left_out(&document), [(LeftOutReason::UnknownCountry, 1)]);
+}
+
+/// What the objects that all sources share say, by id, but for the kinds of a malware, which the platform unites.
+fn shared(objects: &[Value]) -> Vec<(String, Value)> {
+    let is_shared = |object: &&Value| {
+        ["malware", "attack-pattern", "location", "identity"].contains(&object["type"].as_str().unwrap())
+    };
+    let said = |object: &Value| {
+        let mut said = object.clone();
+        said.as_object_mut().unwrap().remove("malware_types");
+        (object["id"].as_str().unwrap().to_owned(), said)
+    };
+    objects.iter().filter(is_shared).map(said).collect()
+}
+
+#[test]
+fn what_is_shared_is_the_same_whichever_sample_names_it() {
+    let mut other = kinds();
+    other["sample"]["sample_id"] = json!(4242);
+    other["sample"]["sample_created"] = json!("2024-02-03T04:05:06");
+    other["sample"]["sample_filename"] = json!("other.bin");
+    for submission in other["submissions"].as_array_mut().unwrap() {
+        submission["submission_finish_time"] = json!("2025-06-07T08:09:10");
+    }
+    for list in ["domains", "urls"] {
+        for entry in other["iocs"]["iocs"][list].as_array_mut().unwrap() {
+            // The other sample says the same country by its code alone.
+            entry["countries"] = json!([]);
+        }
+    }
+    let (first, second) = (shared(&objects(&kinds())), shared(&objects(&other)));
+    assert_eq!(first.len(), 4, "the author, a family, a technique, a country");
+    assert_eq!(first, second);
+}
+
+#[test]
+fn only_the_chosen_relationships_are_made_and_nothing_refers_to_the_others() {
+    let all = map(&kinds());
+    let relationships = |chosen: &[RelationshipKind]| {
+        let settings =
+            MappingSettings { relationships: chosen.iter().copied().collect(), ..MappingSettings::default() };
+        map_sample(&facts(&kinds()), &settings).unwrap()
+    };
+    for chosen in RelationshipKind::ALL {
+        let sample = relationships(&[*chosen]);
+        let bundle: Value = serde_json::from_str(&bundle(&sample).json).unwrap();
+        let made = of_type(bundle["objects"].as_array().unwrap(), "relationship");
+        let expected = all.objects.iter().filter(|object| {
+            matches!(object.body(), Body::Relationship(relationship) if relationship.kind() == *chosen)
+        });
+        assert_eq!(made.len(), expected.count(), "{chosen}");
+        assert!(made.iter().all(|object| object["relationship_type"] == chosen.as_str()), "{chosen}");
+    }
+    let without = relationships(&[]);
+    let ids: HashSet<_> = without.objects.iter().map(stix::Object::id).collect();
+    let dangling = without.objects.iter().flat_map(stix::Object::refs).filter(|id| !ids.contains(id)).count();
+    assert_eq!(dangling, 0);
+    // Nothing else is missing: the report still names what relationships would have connected.
+    let others = all.objects.iter().filter(|object| !matches!(object.body(), Body::Relationship(_)));
+    assert_eq!(without.objects.len(), others.count());
 }
 
 #[test]

@@ -10,8 +10,6 @@ use strum::{Display, VariantArray};
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum LeftOutReason {
-    /// A country code without a name.
-    CountryWithoutName,
     /// Nothing, or only spaces, where a value belongs.
     EmptyValue,
     /// A file size over 31 bits: the file goes without it.
@@ -44,6 +42,8 @@ pub enum LeftOutReason {
     SampleWithoutIdentity,
     /// A submission that names no sample.
     SubmissionWithoutSample,
+    /// A country by a name and a code that are not known.
+    UnknownCountry,
 }
 
 /// How many values were left out, by reason. Nothing is left out in silence.

@@ -41,10 +41,6 @@ impl Object {
                 keep_max(&mut mine.name, other.name);
                 unite(&mut mine.phases, other.phases);
             }
-            (Body::Country(mine), Body::Country(other)) => {
-                keep_max(&mut mine.name, other.name);
-                keep_max(&mut mine.code, other.code);
-            }
             (Body::Observable(mine), Body::Observable(other)) => {
                 mine.value.merge(other.value);
                 keep_max(&mut mine.score, other.score);
@@ -54,7 +50,7 @@ impl Object {
             (Body::Indicator(mine), Body::Indicator(other)) => mine.merge(*other),
             (Body::MalwareAnalysis(mine), Body::MalwareAnalysis(other)) => mine.merge(*other),
             (Body::Report(mine), Body::Report(other)) => mine.merge(*other),
-            // The identity is a constant, and a relationship is its id and nothing else.
+            // The identity is a constant, a country comes from a table, and a relationship is its id and nothing else.
             _ => {}
         }
     }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::OnceLock;
 
-use strum::IntoStaticStr;
+use strum::{Display, EnumString, IntoStaticStr, VariantArray};
 
 use crate::author::VMRAY;
 use crate::id::StixId;
@@ -95,11 +95,12 @@ pub struct KillChainPhase {
     pub order: Option<u8>,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+/// A country, from a table: it says the same whoever sends it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Country {
-    pub name: Dated<String>,
-    /// Its ISO code, where known.
-    pub code: Option<Dated<String>>,
+    pub name: &'static str,
+    /// Its ISO 3166-1 code of two letters.
+    pub code: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -229,8 +230,10 @@ pub struct Relationship {
 }
 
 /// How two objects belong together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
-#[strum(serialize_all = "kebab-case")]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Display, EnumString, IntoStaticStr, VariantArray,
+)]
+#[strum(serialize_all = "kebab-case", ascii_case_insensitive)]
 pub enum RelationshipKind {
     BasedOn,
     Characterizes,
@@ -243,6 +246,8 @@ pub enum RelationshipKind {
 }
 
 impl RelationshipKind {
+    pub const ALL: &[Self] = Self::VARIANTS;
+
     /// The value of `relationship_type`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -319,7 +324,7 @@ impl Body {
             Body::Identity => VMRAY,
             Body::Malware(malware) => standard_id::malware(&malware.name.value),
             Body::AttackPattern(pattern) => standard_id::attack_pattern(&pattern.mitre_id),
-            Body::Country(country) => standard_id::country(&country.name.value),
+            Body::Country(country) => standard_id::country(country.name),
             Body::Observable(observable) => observable.value.id(),
             Body::Indicator(indicator) => standard_id::indicator(&indicator.pattern),
             Body::MalwareAnalysis(analysis) => {

@@ -177,10 +177,9 @@ impl AttackPattern {
 
 impl Country {
     fn write<M: SerializeMap>(&self, members: &mut Members<M>) -> Result<(), M::Error> {
-        let code = self.code.as_ref().unwrap_or(&self.name);
         members.put_dates(Timestamp::CONSTANT, Timestamp::CONSTANT)?;
-        members.put("name", &self.name.value)?;
-        members.put("country", &code.value)?;
+        members.put("name", self.name)?;
+        members.put("country", self.code)?;
         members.put("x_opencti_location_type", "Country")?;
         members.put("confidence", &SHARED_CONFIDENCE)
     }

@@ -1,5 +1,6 @@
 //! `vmray-bridge doctor`: a line for each thing that must work, with what to do when it does not.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use chrono::Utc;
@@ -8,6 +9,7 @@ use ingest::cursor::StoredCursor;
 use ingest::opencti::client::OpenctiClient;
 use ingest::opencti::connector::{self, Me};
 use ingest::settings::{Deployment, IngestSettings};
+use mapping::RelationshipKind;
 use runtime::settings::Host;
 use serde::Serialize;
 use vmray::client::{VmrayClient, VmrayError};
@@ -103,6 +105,7 @@ async fn examine(state: Option<std::path::PathBuf>, findings: &mut Findings) {
         }
     };
     let settings = local.ingest.settings();
+    findings.ok("relationships", relationships(&settings.mapping.relationships));
     let place = match &local.state {
         setup::StateStore::File(_) => "the state file can be read",
         setup::StateStore::Table(_) => "the DynamoDB table can be read",
@@ -203,6 +206,40 @@ fn examine_account(me: &Me, findings: &mut Findings) {
             "the account has no maximum confidence level, and OpenCTI refuses every object from it; set one on the account or its group",
         ),
     }
+}
+
+/// How many relationships of a kind a malicious sample brings, in tenths: measured over the demo.
+fn cost(kind: RelationshipKind) -> u32 {
+    match kind {
+        RelationshipKind::BasedOn => 208,
+        RelationshipKind::Characterizes => 10,
+        RelationshipKind::Drops => 1,
+        RelationshipKind::Indicates => 225,
+        RelationshipKind::LocatedAt => 22,
+        RelationshipKind::RelatedTo => 114,
+        RelationshipKind::ResolvesTo => 34,
+        RelationshipKind::Uses => 25,
+    }
+}
+
+/// Which kinds are made, and what they cost the platform, or what is saved.
+fn relationships(made: &BTreeSet<RelationshipKind>) -> String {
+    let with_cost = |kind: &RelationshipKind| format!("{kind} {}.{}", cost(*kind) / 10, cost(*kind) % 10);
+    let listed = |kinds: Vec<String>| kinds.join(", ");
+    let (kept, left): (Vec<_>, Vec<_>) =
+        RelationshipKind::ALL.iter().partition::<Vec<&RelationshipKind>, _>(|kind| made.contains(kind));
+    if left.is_empty() {
+        let costs = listed(kept.into_iter().map(with_cost).collect());
+        return format!("all are made; objects a malicious sample in the demo: {costs}");
+    }
+    let names = match listed(kept.into_iter().map(ToString::to_string).collect()) {
+        names if names.is_empty() => "none".to_owned(),
+        names => names,
+    };
+    let saved = listed(left.into_iter().map(with_cost).collect());
+    format!(
+        "{names} are made; left out, with the objects a malicious sample in the demo that this saves: {saved}"
+    )
 }
 
 fn is_supported(version: &str) -> bool {

@@ -1,11 +1,13 @@
 //! What `ingest` can be told. All of it is checked at once, before any call.
 
 use std::collections::BTreeSet;
+use std::fmt::Display;
 use std::ops::RangeInclusive;
+use std::str::FromStr;
 use std::time::Duration;
 
 use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, Utc};
-use mapping::{IocType, LabelKind, LabelStyle, MappingSettings, VerdictSet};
+use mapping::{IocType, LabelKind, LabelStyle, MappingSettings, RelationshipKind, VerdictSet};
 use runtime::settings::parse::{self, Parsed, choices, items, shown, whole};
 use runtime::settings::{
     BOOLEAN, Host, HttpSettings, Lookup, MILLISECONDS, PROCESS, Reader, Setting, SettingsError, Unset,
@@ -45,6 +47,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("VMRAY_MITRE_COLOR", COLOR, Unset::Means("#a9f723"), "colour of the labels for MITRE ATT&CK techniques"),
     setting("VMRAY_IOC_TYPES", "list of files, processes, domains, urls, mutexes, registry, ips, emails, email_addresses, filenames", Unset::Means("files,processes,domains,urls,mutexes,registry,ips,emails,email_addresses"), "which IOCs are ingested"),
     setting("VMRAY_LABELS", "list of threat_names, classifications, vti, mitre, or none", Unset::Means("threat_names,classifications,vti,mitre"), "which labels are made"),
+    setting("VMRAY_RELATIONSHIPS", "list of based-on, characterizes, drops, indicates, located-at, related-to, resolves-to, uses, or none", Unset::Means("based-on,characterizes,drops,indicates,located-at,related-to,resolves-to,uses"), "which relationships are made"),
     setting("VMRAY_CONFIDENCE", "0 to 100", Unset::Nothing, "confidence of everything that is ingested; unset: OpenCTI decides by the connector's user"),
     setting("OPENCTI_VERIFY_TLS", BOOLEAN, Unset::Means("true"), "whether the platform's certificate is checked"),
     setting("INGEST_CONCURRENCY", "1 to 64", Unset::Means("16"), "samples that are read at the same time"),
@@ -271,12 +274,14 @@ fn read_mapping(reader: &mut Reader<'_>) -> Option<MappingSettings> {
     let label_style = read_label_style(reader);
     let ioc_types = reader.value("VMRAY_IOC_TYPES", |text| choices(text, IocType::ALL));
     let labels = reader.value("VMRAY_LABELS", labels);
+    let relationships = reader.value("VMRAY_RELATIONSHIPS", relationships);
     let confidence = reader.optional("VMRAY_CONFIDENCE", confidence);
     Some(MappingSettings {
         sample_verdicts: sample_verdicts?,
         iocs_verdicts: iocs_verdicts?,
         ioc_types: ioc_types?,
         labels: labels?,
+        relationships: relationships?,
         label_style: label_style?,
         marking: marking?,
         confidence: confidence?,
@@ -391,7 +396,18 @@ fn verdicts(text: &str) -> Parsed<VerdictSet> {
 }
 
 fn labels(text: &str) -> Parsed<BTreeSet<LabelKind>> {
-    if text.eq_ignore_ascii_case("none") { Ok(BTreeSet::new()) } else { choices(text, LabelKind::ALL) }
+    choices_or_none(text, LabelKind::ALL)
+}
+
+fn relationships(text: &str) -> Parsed<BTreeSet<RelationshipKind>> {
+    choices_or_none(text, RelationshipKind::ALL)
+}
+
+fn choices_or_none<T>(text: &str, allowed: &[T]) -> Parsed<BTreeSet<T>>
+where
+    T: Copy + Ord + Display + FromStr,
+{
+    if text.eq_ignore_ascii_case("none") { Ok(BTreeSet::new()) } else { choices(text, allowed) }
 }
 
 /// A date (its first second), a time with an offset, or a time without one (UTC); at most a day ahead of `now`.

@@ -240,6 +240,14 @@ fn enumerations_take_any_case_and_refuse_the_rest() {
     problem("VMRAY_IOC_TYPES", "files,hashes");
     assert!(read(&[("VMRAY_LABELS", "none")]).mapping.labels.is_empty());
     problem("VMRAY_LABELS", "none,vtis");
+    let relationships = |text| read(&[("VMRAY_RELATIONSHIPS", text)]).mapping.relationships;
+    assert!(relationships("none").is_empty());
+    assert_eq!(
+        relationships("Based-On, indicates"),
+        [RelationshipKind::BasedOn, RelationshipKind::Indicates].into()
+    );
+    problem("VMRAY_RELATIONSHIPS", "none,uses");
+    problem("VMRAY_RELATIONSHIPS", "targets");
 }
 
 #[test]
