@@ -13,12 +13,11 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use backon::{ExponentialBuilder, Retryable as _};
 use chrono::{DateTime, Utc};
-use runtime::http::{self, Again, Deadline, RetryPolicy};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 use store::{Document, Expected, Key, NewDocument, Store, StoreError, to_body};
-use tokio::time::Instant;
 
 pub mod batch;
 pub mod day;
@@ -63,11 +62,15 @@ pub struct CallRecord {
     pub refused: bool,
 }
 
-/// Tries of a write, and the first pause between two: writers that meet again and again must not meet for ever.
-const WRITES: RetryPolicy = RetryPolicy { tries: 12, base: Duration::from_millis(4) };
+/// Tries of a write. They are counted and not timed: each one that fails shows that another writer got through, and where
+/// the store takes seconds, a single conflict must not be the end. Calls and messages have deadlines of their own.
+const TRIES: usize = 40;
 
-/// The longest that other writers are given way to.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Between the first two tries; each further pause doubles.
+const FIRST_PAUSE: Duration = Duration::from_millis(4);
+
+/// No pause is longer: a writer that has lost often must not fall behind those that have just come.
+const LONGEST_PAUSE: Duration = Duration::from_millis(128);
 
 /// Runs `attempt` again while its error says that another writer came first.
 pub(crate) async fn until_written<T, E, F>(
@@ -77,8 +80,13 @@ pub(crate) async fn until_written<T, E, F>(
 where
     F: Future<Output = Result<T, E>>,
 {
-    let again = |error: &E| if was_late(error) { Again::Soon } else { Again::No };
-    http::retry(WRITES, Deadline::at(Instant::now() + PATIENCE), attempt, again).await
+    let pauses = ExponentialBuilder::default()
+        .with_min_delay(FIRST_PAUSE)
+        .with_max_delay(LONGEST_PAUSE)
+        .with_factor(2.0)
+        .with_max_times(TRIES - 1)
+        .with_jitter();
+    attempt.retry(pauses).when(was_late).await
 }
 
 fn is_conflict(error: &StoreError) -> bool {
@@ -629,5 +637,54 @@ impl Parts {
             state: self.state,
             refreshes: self.refreshes,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use futures::future::join_all;
+    use store::sqlite::SqliteStore;
+    use tokio::time::{Instant, sleep};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_conflict_is_not_the_end_however_slow_the_store_is() {
+        let tries = Cell::new(0);
+        let attempt = async || {
+            tries.set(tries.get() + 1);
+            sleep(Duration::from_secs(8)).await;
+            if tries.get() < 3 { Err(()) } else { Ok(()) }
+        };
+        assert_eq!(until_written(attempt, |()| true).await, Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_writer_that_always_comes_late_gives_up_after_some_seconds() {
+        let tries = Cell::new(0);
+        let started = Instant::now();
+        let attempt = async || {
+            tries.set(tries.get() + 1);
+            Err::<(), _>(())
+        };
+        assert_eq!(until_written(attempt, |()| true).await, Err(()));
+        assert_eq!(tries.get(), TRIES);
+        assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+    }
+
+    #[tokio::test]
+    async fn of_many_calls_of_one_caller_at_the_same_time_each_is_booked() {
+        const CALLS: u64 = 64;
+        const DAY: Duration = Duration::from_hours(24);
+        let ledger = Ledger::new(Arc::new(SqliteStore::in_memory().unwrap()), DAY, DAY);
+        let (now, urls) = (Utc::now(), ByChunk::from([(0, 1)]));
+        let book = async |call: u64| {
+            ledger.book("soar", (&format!("batch-{call}"), 0), &urls, CALLS, now).await.unwrap()
+        };
+        let booked = join_all((0..CALLS).map(book)).await;
+        assert!(booked.iter().all(|booked| matches!(booked, Booked::Now)), "{booked:?}");
+        assert_eq!(ledger.used_today("soar", now).await.unwrap(), CALLS);
     }
 }
