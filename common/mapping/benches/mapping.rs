@@ -90,7 +90,7 @@ fn bundle(facts: &[SampleFacts], settings: &MappingSettings) -> (usize, usize) {
     let mut pushed = HashSet::new();
     let (mut objects, mut bytes) = (0, 0);
     let mut push = |group: Vec<_>| {
-        let bundle = Bundle::merge(&group, &pushed);
+        let bundle = Bundle::merge(&group, |object, _| !pushed.contains(&object.id()));
         pushed.extend(bundle.label_ids());
         objects += bundle.object_count;
         bytes += bundle.json.len();

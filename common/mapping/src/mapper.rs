@@ -278,7 +278,12 @@ impl<'a> Mapper<'a> {
         self.add(Body::Identity);
         let mut objects: Vec<_> = self.objects.into_values().collect();
         objects.sort_unstable_by_key(Object::order);
-        MappedSample { sample_id: self.facts.sample.id.0, objects, left_out: self.left_out }
+        MappedSample {
+            sample_id: self.facts.sample.id.0,
+            analysed: self.newest,
+            objects,
+            left_out: self.left_out,
+        }
     }
 }
 

@@ -3,12 +3,13 @@
 
 mod support;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use mapping::{MappedSample, MappingSettings, map_sample};
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use stix::{Bundle, BundleLimits, Object, ObjectKind, Packer, StixId, halve};
+use stix::{Bundle, BundleLimits, Object, ObjectKind, Packer, StixId, everything, halve};
 
 /// A sample whose parts overlap with other samples' at random.
 fn sample(id: u64, choices: &[u8], minute: u8) -> MappedSample {
@@ -61,12 +62,8 @@ fn any_sample() -> impl Strategy<Value = MappedSample> {
         .prop_map(|(id, choices, minute)| sample(id, &choices, minute))
 }
 
-fn none() -> HashSet<StixId> {
-    HashSet::new()
-}
-
 fn json_of(samples: &[MappedSample]) -> String {
-    Bundle::merge(samples, &none()).json
+    Bundle::merge(samples, everything).json
 }
 
 /// A bundle as a sample again, to merge it further.
@@ -123,7 +120,7 @@ proptest! {
         prop_assert_eq!(&json_of(&[b.clone(), c.clone(), a.clone(), a.clone(), c.clone()]), &all);
         prop_assert_eq!(&json_of(&[merged(&[&a, &b]), c.clone()]), &all);
         prop_assert_eq!(&json_of(&[a.clone(), merged(&[&c, &b])]), &all);
-        assert_self_contained(&Bundle::merge(&[a, b, c], &none()));
+        assert_self_contained(&Bundle::merge(&[a, b, c], everything));
     }
 
     #[test]
@@ -139,7 +136,7 @@ proptest! {
         prop_assert!(packer.finish().is_none());
         prop_assert_eq!(groups.iter().flatten().cloned().collect::<Vec<_>>(), samples);
         for group in groups {
-            let bundle = Bundle::merge(&group, &none());
+            let bundle = Bundle::merge(&group, everything);
             let within = bundle.object_count <= max_objects && bundle.json.len() <= max_bytes;
             prop_assert!(within || group.len() == 1, "{} objects, {} bytes", bundle.object_count, bundle.json.len());
         }
@@ -152,7 +149,7 @@ proptest! {
         let limits = BundleLimits { max_objects, max_bytes };
         let parts = sample.clone().split(&limits);
         for part in &parts {
-            let bundle = Bundle::merge(std::slice::from_ref(part), &none());
+            let bundle = Bundle::merge(std::slice::from_ref(part), everything);
             assert_self_contained(&bundle);
             prop_assert!(bundle.object_count <= max_objects, "{} objects", bundle.object_count);
             prop_assert!(bundle.json.len() <= max_bytes, "{} bytes", bundle.json.len());
@@ -167,7 +164,7 @@ proptest! {
     fn even_absurd_limits_lose_nothing(sample in any_sample()) {
         let parts = sample.clone().split(&BundleLimits { max_objects: 1, max_bytes: 1 });
         for part in &parts {
-            assert_self_contained(&Bundle::merge(std::slice::from_ref(part), &none()));
+            assert_self_contained(&Bundle::merge(std::slice::from_ref(part), everything));
         }
         prop_assert_eq!(json_of(&parts), json_of(&[sample]));
     }
@@ -177,7 +174,7 @@ proptest! {
         if let Ok((first, second)) = halve(sample.clone()) {
             for half in [&first, &second] {
                 prop_assert!(half.objects.len() < sample.objects.len());
-                assert_self_contained(&Bundle::merge(std::slice::from_ref(half), &none()));
+                assert_self_contained(&Bundle::merge(std::slice::from_ref(half), everything));
             }
             prop_assert_eq!(&ids(&first) | &ids(&second), ids(&sample));
             prop_assert_eq!(json_of(&[second, first]), json_of(&[sample]));
@@ -200,21 +197,30 @@ fn a_sample_with_enough_iocs_can_be_halved_again_and_again_down_to_one_object() 
 }
 
 #[test]
-fn labels_that_the_run_has_pushed_are_left_out_and_nothing_else_is() {
-    let sample = sample(1, &[3, 4, 5], 0);
-    let first = Bundle::merge(std::slice::from_ref(&sample), &none());
-    let pushed: HashSet<_> = first.label_ids().collect();
-    assert!(!pushed.is_empty());
-    let second = Bundle::merge(&[sample], &pushed);
-    assert_eq!(second.object_count, first.object_count - pushed.len());
-    assert_eq!(second.label_ids().count(), 0);
-    assert_self_contained(&second);
-    assert_ne!(second.json, first.json);
+fn a_bundle_has_what_is_selected_as_the_selection_leaves_it_with_the_time_of_its_newest_analysis() {
+    let (older, newer) = (sample(1, &[3, 4, 5], 0), sample(2, &[3], 7));
+    let all = Bundle::merge(&[older.clone(), newer.clone()], everything);
+    let labels: HashSet<_> = all.label_ids().collect();
+    assert!(!labels.is_empty());
+    let mut times = BTreeMap::new();
+    let selected = Bundle::merge(&[older.clone(), newer.clone()], |object, analysed| {
+        times.insert(object.id(), analysed);
+        *object = Cow::Owned(object.without_rating());
+        !labels.contains(&object.id())
+    });
+    assert_eq!(selected.object_count, all.object_count - labels.len());
+    assert_eq!(selected.label_ids().count(), 0);
+    assert!(!selected.json.contains("x_opencti_description"), "it was all.json that had them");
+    assert!(all.json.contains("x_opencti_description"));
+    for object in &newer.objects {
+        assert_eq!(times[&object.id()], newer.analysed);
+    }
+    assert!(times.values().any(|time| *time == older.analysed));
 }
 
 #[test]
 fn a_bundle_is_in_the_order_in_which_things_are_named() {
-    let bundle = Bundle::merge(&[sample(1, &[3, 4, 5], 0), sample(2, &[6, 7, 8], 0)], &none());
+    let bundle = Bundle::merge(&[sample(1, &[3, 4, 5], 0), sample(2, &[6, 7, 8], 0)], everything);
     let rank = |id: &StixId| match id.kind() {
         ObjectKind::Label => 0,
         ObjectKind::Identity => 1,

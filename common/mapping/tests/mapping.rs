@@ -11,7 +11,7 @@ use mapping::{
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use stix::object::Body;
-use stix::{Bundle, TlpMarking};
+use stix::{Bundle, TlpMarking, everything};
 use support::{bundle, facts, kinds, links, map, objects, of_type};
 use vmray::model::Verdict;
 
@@ -910,7 +910,7 @@ fn an_ioc_takes_part_once_in_a_bundle_of_many_samples() {
     let one = map(&kinds());
     let mut other = kinds();
     other["sample"]["sample_id"] = json!(100);
-    let both = Bundle::merge(&[one.clone(), map(&other)], &HashSet::new());
+    let both = Bundle::merge(&[one.clone(), map(&other)], everything);
     // A second report, analysis and "characterizes"; everything else is the same.
     assert_eq!(both.object_count, bundle(&one).object_count + 3);
 }

@@ -1,7 +1,7 @@
 //! Bundles: samples packed together until the limits, objects of one id merged, written once.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
@@ -9,6 +9,7 @@ use crate::id::{ObjectKind, StixId};
 use crate::mapped::MappedSample;
 use crate::object::Object;
 use crate::standard_id;
+use crate::timestamp::Timestamp;
 
 /// How large a bundle may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,21 +40,29 @@ pub struct Bundle {
 impl Bundle {
     /// Merges samples into one bundle. The order of the samples does not matter.
     ///
-    /// Labels that a bundle of this run has already brought are left out: objects name them by text, not by id.
+    /// `select` is given each merged object with the time of the newest analysis that it is from, may change it, and says
+    /// whether it is in the bundle.
     #[must_use]
-    pub fn merge(samples: &[MappedSample], already_pushed_labels: &HashSet<StixId>) -> Bundle {
-        let mut objects: BTreeMap<_, Cow<'_, Object>> = BTreeMap::new();
-        for object in samples.iter().flat_map(|sample| &sample.objects) {
-            if already_pushed_labels.contains(&object.id()) {
-                continue;
+    pub fn merge(
+        samples: &[MappedSample],
+        mut select: impl FnMut(&mut Cow<'_, Object>, Timestamp) -> bool,
+    ) -> Bundle {
+        let mut objects: BTreeMap<_, (Cow<'_, Object>, Timestamp)> = BTreeMap::new();
+        for sample in samples {
+            for object in &sample.objects {
+                objects
+                    .entry(object.order())
+                    .and_modify(|(known, analysed)| {
+                        merge_cow(known, object);
+                        *analysed = sample.analysed.max(*analysed);
+                    })
+                    .or_insert((Cow::Borrowed(object), sample.analysed));
             }
-            objects
-                .entry(object.order())
-                .and_modify(|known| merge_cow(known, object))
-                .or_insert(Cow::Borrowed(object));
         }
-        let objects: Vec<_> = objects.into_values().collect();
-        Self::write(&objects)
+        let selected = objects
+            .into_values()
+            .filter_map(|(mut object, analysed)| select(&mut object, analysed).then_some(object));
+        Self::write(&selected.collect::<Vec<_>>())
     }
 
     fn write(objects: &[Cow<'_, Object>]) -> Bundle {
@@ -65,10 +74,16 @@ impl Bundle {
         Bundle { json, object_count: ids.len(), ids }
     }
 
-    /// The labels it brings, which need not be brought again in the same run.
+    /// The labels it brings, which need not be brought again in the same run: objects name them by text, not by id.
     pub fn label_ids(&self) -> impl Iterator<Item = StixId> + '_ {
         self.ids.iter().copied().filter(|id| id.kind() == ObjectKind::Label)
     }
+}
+
+/// Selects every object of a bundle.
+#[must_use]
+pub fn everything(_: &mut Cow<'_, Object>, _: Timestamp) -> bool {
+    true
 }
 
 fn merge_cow(known: &mut Cow<'_, Object>, other: &Object) {

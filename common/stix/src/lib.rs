@@ -5,6 +5,7 @@
 
 mod author;
 pub mod bundle;
+mod content;
 mod id;
 mod label;
 mod left_out;
@@ -19,7 +20,8 @@ mod timestamp;
 mod write;
 
 pub use author::VMRAY;
-pub use bundle::{Bundle, BundleLimits, Packer};
+pub use bundle::{Bundle, BundleLimits, Packer, everything};
+pub use content::Content;
 pub use id::{InvalidId, ObjectKind, StixId};
 pub use label::{Color, InvalidColor, LabelName, LabelSet};
 pub use left_out::{LeftOut, LeftOutReason};

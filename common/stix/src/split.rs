@@ -28,6 +28,7 @@ impl MappedSample {
         let mut left_out = self.left_out.clone();
         let parts = parts.iter().map(|part| MappedSample {
             sample_id: self.sample_id,
+            analysed: self.analysed,
             objects: cutter.part(part),
             // Counted once, with the first part.
             left_out: std::mem::take(&mut left_out),
@@ -49,8 +50,7 @@ pub fn halve(sample: MappedSample) -> Result<(MappedSample, MappedSample), Mappe
     if first.len() >= whole || rest.len() >= whole || rest.is_empty() {
         return Err(sample);
     }
-    let sample_id = sample.sample_id;
-    let rest = MappedSample { sample_id, objects: rest, left_out: LeftOut::default() };
+    let rest = MappedSample { objects: rest, left_out: LeftOut::default(), ..sample };
     Ok((MappedSample { objects: first, ..sample }, rest))
 }
 

@@ -13,6 +13,12 @@ impl Timestamp {
     /// When everything was made that has no time of its own. An object whose date does not move is the same at
     /// every import.
     pub const CONSTANT: Timestamp = Timestamp(1_577_836_800_000); // 2020-01-01T00:00:00.000Z
+
+    /// Since the epoch.
+    #[must_use]
+    pub fn seconds(self) -> i64 {
+        self.0.div_euclid(1_000)
+    }
 }
 
 impl From<DateTime<Utc>> for Timestamp {

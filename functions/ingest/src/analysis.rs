@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures::future::{join_all, try_join};
 use mapping::{Relative, RelativeRole, SampleFacts, VerdictSet};
+use serde::{Deserialize, Serialize};
 use stix::{LeftOut, LeftOutReason};
 use tokio::sync::OnceCell;
 use vmray::client::{VmrayClient, VmrayError};
@@ -19,7 +20,7 @@ const MOST_RELATIVES: usize = 20;
 const MOST_CACHED: usize = 1000;
 
 /// A sample to be ingested.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SubmittedSample {
     pub id: SampleId,
     /// Its submissions that are not clean.

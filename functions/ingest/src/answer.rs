@@ -83,6 +83,8 @@ pub struct RunAnswer {
     pub waiting: usize,
     /// Objects pushed.
     pub objects: u64,
+    /// Objects that were not pushed because the platform has them.
+    pub known: u64,
     /// Bundles accepted.
     pub bundles: u64,
     /// Objects that the platform's workers refused since the last run, by reason.
@@ -124,6 +126,7 @@ impl RunAnswer {
             quarantined: 0,
             waiting: 0,
             objects: 0,
+            known: 0,
             bundles: 0,
             rejected: BTreeMap::new(),
             position: None,

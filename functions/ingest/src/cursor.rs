@@ -12,6 +12,7 @@ use store::{Document, Expected, Key, Store, StoreError, to_body};
 use vmray::model::SampleId;
 
 use crate::handled::{Handled, RowList, StoredSegment};
+use crate::memory::imports::Imports;
 
 /// Samples that were read whole, to be read again when others fail.
 const MOST_WITNESSES: usize = 5;
@@ -56,6 +57,9 @@ pub struct Cursor {
     /// The only one that version 0.1.0 remembered.
     #[serde(default, rename = "last_good", skip_serializing)]
     witness_before: Option<SampleId>,
+    /// Pushes of which it is not known yet whether the platform has imported them.
+    #[serde(default)]
+    pub imports: Imports,
     /// Errors already reported, by `OpenCTI` work.
     #[serde(default)]
     pub reported_errors: BTreeMap<String, u64>,
@@ -80,6 +84,7 @@ impl Cursor {
         self.go_on_from = None;
         self.forget_before = None;
         self.handled.clear();
+        self.imports.forget();
     }
 
     /// A sample was read whole.
@@ -165,11 +170,13 @@ struct Checkpoint {
     position: Option<DateTime<Utc>>,
     go_on_from: Option<DateTime<Utc>>,
     forget_before: Option<DateTime<Utc>>,
+    unsettled: usize,
 }
 
 impl Checkpoint {
     fn of(cursor: &Cursor) -> Self {
-        Self { position: cursor.position, go_on_from: cursor.go_on_from, forget_before: cursor.forget_before }
+        let Cursor { position, go_on_from, forget_before, .. } = *cursor;
+        Self { position, go_on_from, forget_before, unsettled: cursor.imports.unsettled() }
     }
 }
 
@@ -247,7 +254,7 @@ impl<'a> StoredCursor<'a> {
     }
 
     /// Fails when another writer has replaced the cursor document.
-    async fn check_ownership(&self) -> Result<(), StoreError> {
+    pub(crate) async fn check_ownership(&self) -> Result<(), StoreError> {
         let current = self.store.get(&self.key).await?.map(Box::new);
         if current.as_ref().map(|document| document.version) == self.version {
             return Ok(());

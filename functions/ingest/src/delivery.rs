@@ -5,9 +5,11 @@ use std::collections::HashSet;
 
 use mapping::MappedSample;
 use runtime::http::Deadline;
-use stix::{Body, Bundle, LeftOut, Object, StixId};
+use stix::{Body, Bundle, LeftOut, Object, StixId, Timestamp, everything};
 use vmray::model::SampleId;
 
+use crate::memory::PushedObject;
+use crate::memory::known::Known;
 use crate::opencti::back_pressure::BackPressure;
 use crate::opencti::client::{OpenctiClient, OpenctiError};
 use crate::opencti::push::push;
@@ -33,6 +35,15 @@ pub enum DeliveryError {
     Systemic(#[from] Systemic),
 }
 
+/// A bundle that the platform took.
+#[derive(Debug)]
+pub(crate) struct Push {
+    /// How many objects it has.
+    pub size: u64,
+    /// What is to be remembered of it.
+    pub objects: Vec<PushedObject>,
+}
+
 /// Pushes bundles and counts them.
 #[derive(Debug)]
 pub(crate) struct Delivery<'a> {
@@ -45,10 +56,16 @@ pub(crate) struct Delivery<'a> {
     pushed_labels: HashSet<StixId>,
     /// Samples that were refused, and the platform has taken nothing since.
     refused: Unproven<(SampleId, OpenctiError)>,
+    /// What the platform has, once that was looked up.
+    pub known: Option<Known>,
+    /// What was pushed and is not written down yet.
+    pub pushed: Vec<Push>,
     /// Bundles accepted.
     pub bundles: u64,
     /// Objects in them.
     pub objects: u64,
+    /// Objects that the platform has already.
+    pub left_out: u64,
 }
 
 impl<'a> Delivery<'a> {
@@ -69,8 +86,11 @@ impl<'a> Delivery<'a> {
             until,
             pushed_labels: HashSet::new(),
             refused: Unproven::default(),
+            known: None,
+            pushed: Vec::new(),
             bundles: 0,
             objects: 0,
+            left_out: 0,
         }
     }
 
@@ -175,13 +195,33 @@ impl<'a> Delivery<'a> {
     }
 
     async fn push_once(&mut self, samples: &[MappedSample]) -> Result<(), OpenctiError> {
-        let bundle = Bundle::merge(samples, &self.pushed_labels);
+        let mut push = Push { size: 0, objects: Vec::new() };
+        let mut left_out = 0;
+        let bundle = Bundle::merge(samples, |object, analysed| {
+            if self.pushed_labels.contains(&object.id()) {
+                return false;
+            }
+            let selects = |known: &Known| known.select(object, analysed, &mut push.objects);
+            let selected = self.known.as_ref().is_none_or(selects);
+            left_out += u64::from(!selected);
+            selected
+        });
+        push.size = bundle.object_count as u64;
+        if push.size == 0 {
+            self.left_out += left_out;
+            return Ok(()); // the platform has all of it
+        }
         if !self.dry_run {
             self.push_bundle(&bundle).await?;
         }
+        self.left_out += left_out;
         self.bundles += 1;
-        self.objects += bundle.object_count as u64;
+        self.objects += push.size;
         self.pushed_labels.extend(bundle.label_ids());
+        if let Some(known) = &mut self.known {
+            push.objects.iter().for_each(|object| known.add(object.clone(), false));
+        }
+        self.pushed.push(push);
         Ok(())
     }
 
@@ -193,8 +233,8 @@ impl<'a> Delivery<'a> {
 /// The smallest bundle that is of any use. The platform has its only object already, or takes it as it is.
 fn author_alone() -> Bundle {
     let author = Object::from(Body::Identity);
-    let sample = MappedSample { sample_id: 0, objects: vec![author], left_out: LeftOut::default() };
-    Bundle::merge(&[sample], &HashSet::new())
+    let (sample_id, analysed, objects) = (0, Timestamp::CONSTANT, vec![author]);
+    Bundle::merge(&[MappedSample { sample_id, analysed, objects, left_out: LeftOut::default() }], everything)
 }
 
 /// What to push instead of samples that were not taken together: halves when that was too large, else each alone. The

@@ -19,6 +19,7 @@ mod error;
 mod feed;
 mod handled;
 mod ingestion;
+mod memory;
 mod order;
 mod pass;
 mod pipeline;

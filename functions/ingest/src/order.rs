@@ -7,6 +7,7 @@ use crate::answer::RunAnswer;
 use crate::clients::Clients;
 use crate::cursor::Cursor;
 use crate::event::Manual;
+use crate::memory::PlatformMemory;
 use crate::settings::IngestSettings;
 use crate::times::Times;
 
@@ -21,6 +22,8 @@ pub(crate) struct Order<'a> {
     /// A window, or a dry run; without it everything new.
     pub manual: Option<Manual>,
     pub started_at: DateTime<Utc>,
+    /// What the platform has; in a window or a dry run everything is pushed.
+    pub memory: Option<&'a PlatformMemory<'a>>,
     /// Is told how far the run is after each bundle.
     pub progress: Option<&'a (dyn Fn(&RunAnswer) + Send + Sync)>,
 }

@@ -147,11 +147,14 @@ impl<'p, 'a, 'c, 's> SamplePass<'p, 'a, 'c, 's> {
         if self.delivery.is_held_back().await {
             return Err(Stop::Buffering);
         }
+        if self.delivery.known.is_none() {
+            self.delivery.known = Some(self.progress.recall().await?);
+        }
         let mut results = Vec::with_capacity(samples.len());
         let pushed = self.delivery.push(samples, &mut results).await;
         self.take(results).await?;
         self.progress.save().await?;
-        self.progress.count(self.delivery.bundles, self.delivery.objects);
+        self.progress.count(self.delivery);
         self.progress.report();
         Ok(pushed?)
     }
@@ -187,6 +190,8 @@ impl<'p, 'a, 'c, 's> SamplePass<'p, 'a, 'c, 's> {
                 }
             }
         }
+        let pushes = std::mem::take(&mut self.delivery.pushed);
+        self.progress.remember(pushes, &delivered).await?;
         self.progress.leave_behind(&delivered).await
     }
 

@@ -10,8 +10,11 @@ use vmray::model::{SampleId, Submission, Verdict};
 
 use crate::analysis::SubmittedSample;
 use crate::answer::RunAnswer;
-use crate::cursor::{Cursor, StoredCursor};
+use crate::cursor::{Cursor, CursorError, StoredCursor};
+use crate::delivery::{Delivery, Push};
 use crate::feed::Feed;
+use crate::memory::known::Known;
+use crate::opencti::connector;
 use crate::order::Order;
 use crate::portion::{Portion, rows_of};
 use crate::quarantine::{FailedSample, Quarantine, QuarantineState, QuarantinedSample};
@@ -178,6 +181,50 @@ impl<'a, 'c, 's> Progress<'a, 'c, 's> {
         Ok(self.quarantine.forget_long_gone(Utc::now()).await?)
     }
 
+    /// What the platform has. First learns what became of earlier pushes.
+    pub(crate) async fn recall(&mut self) -> Result<Known, Stop> {
+        let Some(memory) = self.order.memory else { return Ok(Known::off()) };
+        if self.stored.cursor.imports.unsettled() > 0 {
+            self.check_lease().await?;
+            let imports = &mut self.stored.cursor.imports;
+            let Order { settings, clients, .. } = self.order;
+            match connector::works(&clients.opencti, &settings.connector.id).await {
+                Ok(works) => {
+                    let again = memory.settle(imports, &works).await?;
+                    let failed = again.into_iter().map(FailedSample::reference_missing).collect();
+                    let most_attempts = settings.run.quarantine_max_attempts;
+                    self.quarantine.record(failed, most_attempts, Utc::now()).await?;
+                }
+                Err(error) => warn!(%error, "could not read what became of earlier bundles"),
+            }
+        }
+        Ok(memory.load(self.stored.cursor.imports.epoch(), Utc::now()).await?)
+    }
+
+    /// A run that has lost its lease writes nothing more.
+    async fn check_lease(&self) -> Result<(), Stop> {
+        Ok(self.stored.check_ownership().await.map_err(CursorError::from)?)
+    }
+
+    /// Writes down what the platform took, with the samples that are thereby delivered. After this, and before
+    /// [`save`](Self::save), nothing of it is trusted.
+    pub(crate) async fn remember(
+        &mut self,
+        pushes: Vec<Push>,
+        delivered: &[SubmittedSample],
+    ) -> Result<(), Stop> {
+        let Some(memory) = self.order.memory.filter(|_| !pushes.is_empty()) else { return Ok(()) };
+        self.check_lease().await?;
+        let imports = &mut self.stored.cursor.imports;
+        let mut samples = delivered;
+        for Push { size, objects } in pushes {
+            let documents = memory.record(imports.epoch(), &objects, samples, Utc::now()).await?;
+            imports.add(documents, size);
+            samples = &[];
+        }
+        Ok(())
+    }
+
     /// Saves how far the run has come.
     pub(crate) async fn save(&mut self) -> Result<(), Stop> {
         if self.aside.is_some() {
@@ -195,12 +242,13 @@ impl<'a, 'c, 's> Progress<'a, 'c, 's> {
     }
 
     /// Carries counts into the answer.
-    pub(crate) fn count(&mut self, bundles: u64, objects: u64) {
+    pub(crate) fn count(&mut self, delivery: &Delivery<'_>) {
         let in_quarantine = self.quarantine.counts();
         self.answer.quarantined = in_quarantine.failed;
         self.answer.waiting = in_quarantine.waiting;
-        self.answer.bundles = bundles;
-        self.answer.objects = objects;
+        self.answer.bundles = delivery.bundles;
+        self.answer.objects = delivery.objects;
+        self.answer.known = delivery.left_out;
     }
 
     /// Tells the caller's hook how far the run is.

@@ -74,6 +74,8 @@ pub enum QuarantineReason {
     ServerError,
     /// `OpenCTI` does not take its bundle.
     PushRefused,
+    /// `OpenCTI` misses an object that was left out of its bundle.
+    ReferenceMissing,
 }
 
 impl QuarantineReason {
@@ -94,7 +96,7 @@ impl QuarantineReason {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum QuarantineState {
-    /// VMRay is still at it.
+    /// VMRay is still at it, or it only comes again.
     Waiting,
     /// Something is wrong.
     Failed,
@@ -130,6 +132,15 @@ pub struct FailedSample {
     pub detail: String,
 }
 
+impl FailedSample {
+    /// It was delivered, and comes again.
+    pub(crate) fn reference_missing(sample: SubmittedSample) -> Self {
+        let detail =
+            "OpenCTI misses an object that was left out of its bundle: it is pushed whole".to_owned();
+        Self { sample, reason: QuarantineReason::ReferenceMissing, detail }
+    }
+}
+
 impl QuarantinedSample {
     fn after(failure: FailedSample, before: Option<&Self>, most_attempts: u32, now: DateTime<Utc>) -> Self {
         let mut submissions = failure.sample.submissions;
@@ -141,10 +152,11 @@ impl QuarantinedSample {
         Self {
             sample_id: failure.sample.id,
             submissions,
-            state: if failure.reason == QuarantineReason::NotAggregated {
-                QuarantineState::Waiting
-            } else {
-                QuarantineState::Failed
+            state: match failure.reason {
+                QuarantineReason::NotAggregated | QuarantineReason::ReferenceMissing => {
+                    QuarantineState::Waiting
+                }
+                _ => QuarantineState::Failed,
             },
             reason: failure.reason,
             detail: failure.detail,

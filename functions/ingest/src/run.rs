@@ -5,7 +5,7 @@ use std::sync::Arc;
 use chrono::{DateTime, TimeDelta, Utc};
 use runtime::secrets::Secrets;
 use serde_json::json;
-use store::Store;
+use store::{Store, StoreError};
 use tokio::time::Instant;
 use tracing::{Instrument, info, warn};
 
@@ -16,13 +16,14 @@ use crate::delivery::Delivery;
 use crate::error::{FailureKind, RunError};
 use crate::event::{IngestEvent, Manual};
 use crate::ingestion;
+use crate::memory::PlatformMemory;
 use crate::opencti::back_pressure::BackPressure;
 use crate::opencti::client::OpenctiClient;
-use crate::opencti::connector::{self, ConnectorInfo, Identity, Registration};
+use crate::opencti::connector::{self, ConnectorInfo, ConnectorWork, Identity, Registration};
 use crate::opencti::feedback;
 use crate::order::Order;
 use crate::progress::Progress;
-use crate::quarantine::Quarantine;
+use crate::quarantine::{FailedSample, Quarantine};
 use crate::settings::IngestSettings;
 use crate::stop::Stop;
 use crate::times::{TimeLimit, Times};
@@ -108,6 +109,13 @@ impl Ingest {
         answer.duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         log_end(&answer);
         answer
+    }
+
+    /// What the platform has. Another platform, and one that was told in another way, has nothing of it.
+    fn memory(&self) -> Option<PlatformMemory<'_>> {
+        let IngestSettings { connector, opencti, mapping, run, .. } = &self.settings;
+        let lifetime = TimeDelta::from_std(run.platform_memory).unwrap_or_default();
+        PlatformMemory::new(self.store(), &connector.id, lifetime, &(opencti.url.as_str(), mapping))
     }
 
     /// Clients to both servers, for commands that only look.
@@ -226,12 +234,14 @@ impl IngestRun<'_> {
     /// Moves what is new; says how full the platform's queue was.
     async fn ingest_all(&mut self, clients: &Clients, quarantine: Quarantine<'_>) -> (Result<(), Stop>, f64) {
         let settings = &self.ingest.settings;
+        let memory = self.ingest.memory();
         let order = Order {
             settings,
             clients,
             times: self.times,
             manual: self.manual,
             started_at: self.started_at,
+            memory: memory.as_ref().filter(|_| self.manual.is_none()),
             progress: self.ingest.progress.as_deref(),
         };
         let window = order.window(&self.stored.cursor);
@@ -247,7 +257,7 @@ impl IngestRun<'_> {
         );
         let mut progress = Progress::new(order, &mut self.stored, quarantine, self.answer);
         let ended = ingestion::ingest(order, window, &mut delivery, &mut progress).await;
-        progress.count(delivery.bundles, delivery.objects);
+        progress.count(&delivery);
         (ended, delivery.queue_megabytes())
     }
 
@@ -323,9 +333,25 @@ impl IngestRun<'_> {
             Ok(works) => {
                 let reported = &mut self.stored.cursor.reported_errors;
                 self.answer.rejected = feedback::new_errors(&works, reported);
+                if let Err(error) = self.learn(&works).await {
+                    warn!(%error, "could not write down what became of earlier bundles");
+                }
             }
             Err(error) => warn!(%error, "could not read what became of earlier bundles"),
         }
+    }
+
+    /// What the platform has imported since the last run need not be pushed again.
+    async fn learn(&mut self, works: &[ConnectorWork]) -> Result<(), StoreError> {
+        let Some(memory) = self.ingest.memory() else { return Ok(()) };
+        let again = memory.settle(&mut self.stored.cursor.imports, works).await?;
+        if again.is_empty() {
+            return Ok(());
+        }
+        let IngestSettings { connector, run, .. } = &self.ingest.settings;
+        let failed = again.into_iter().map(FailedSample::reference_missing).collect();
+        let mut quarantine = Quarantine::load(self.ingest.store(), &connector.id).await?;
+        quarantine.record(failed, run.quarantine_max_attempts, Utc::now()).await.map(|_| ())
     }
 
     /// What people are told of this run on the connector's page.

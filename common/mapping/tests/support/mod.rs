@@ -6,12 +6,10 @@
     reason = "each test uses a part; a test may stop"
 )]
 
-use std::collections::HashSet;
-
 use mapping::{MappedSample, MappingSettings, Relative, RelativeRole, SampleFacts, map_sample};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use stix::Bundle;
+use stix::{Bundle, everything};
 use vmray::model::{Aggregated, Entries, Iocs, MitreTechnique, Sample, ThreatIndicator};
 
 /// Reads a member as the client reads an answer: from its text.
@@ -55,7 +53,7 @@ pub(crate) fn map(document: &Value) -> MappedSample {
 
 /// The bundle of one sample.
 pub(crate) fn bundle(sample: &MappedSample) -> Bundle {
-    Bundle::merge(std::slice::from_ref(sample), &HashSet::new())
+    Bundle::merge(std::slice::from_ref(sample), everything)
 }
 
 /// The objects of one sample as JSON.

@@ -35,7 +35,7 @@ const QUEUE: Operation = Operation {
 
 const WORKS: Operation = Operation {
     name: "connector works",
-    document: "query ConnectorWorks($id: String!) { connector(id: $id) { id works { id status timestamp errors { message source } } } }",
+    document: "query ConnectorWorks($id: String!) { connector(id: $id) { id works { id status timestamp errors { message source } tracking { import_expected_number import_processed_number } } } }",
 };
 
 const ABOUT: Operation = Operation { name: "about", document: "query About { about { version } }" };
@@ -119,9 +119,55 @@ pub struct ConnectorInfo {
 pub struct ConnectorWork {
     /// Its id.
     pub id: String,
+    /// `wait`, `progress` or `complete`.
+    #[serde(default)]
+    pub status: String,
+    /// When it was made, by the platform's clock and in its spelling.
+    #[serde(default)]
+    pub timestamp: String,
     /// Objects that the platform's workers refused.
     #[serde(default)]
     pub errors: Option<Vec<WorkError>>,
+    /// How far it is.
+    #[serde(default)]
+    pub tracking: Option<WorkTracking>,
+}
+
+/// How many objects of a work are done. Not set before a worker has seen it.
+#[derive(Debug, Clone, Deserialize)]
+pub struct WorkTracking {
+    /// Objects of the push.
+    #[serde(default)]
+    pub import_expected_number: Option<u64>,
+    /// Those that were imported or refused.
+    #[serde(default)]
+    pub import_processed_number: Option<u64>,
+}
+
+impl ConnectorWork {
+    /// How many objects it had, when all of them are done. A work that a reset cut off is complete with fewer.
+    #[must_use]
+    pub fn imported(&self) -> Option<u64> {
+        let tracking = self.tracking.as_ref().filter(|_| self.status == "complete")?;
+        tracking.import_expected_number.filter(|expected| tracking.import_processed_number == Some(*expected))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn for_tests(
+        timestamp: &str,
+        processed: Option<u64>,
+        expected: Option<u64>,
+        errors: Vec<WorkError>,
+    ) -> Self {
+        let tracking = WorkTracking { import_expected_number: expected, import_processed_number: processed };
+        Self {
+            id: format!("work_{timestamp}"),
+            status: if processed.is_some() { "complete" } else { "wait" }.to_owned(),
+            timestamp: timestamp.to_owned(),
+            errors: Some(errors),
+            tracking: Some(tracking),
+        }
+    }
 }
 
 /// One refused object.

@@ -77,7 +77,7 @@ mod tests {
             .iter()
             .map(|message| WorkError { message: Some((*message).to_owned()), source: None })
             .collect();
-        ConnectorWork { id: id.to_owned(), errors: Some(errors) }
+        ConnectorWork { id: id.to_owned(), ..ConnectorWork::for_tests("", None, None, errors) }
     }
 
     #[test]

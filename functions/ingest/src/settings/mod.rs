@@ -21,6 +21,9 @@ use vmray::model::Verdict;
 /// The longest overlap: what is behind it is remembered in the cursor, which has an end.
 const MAX_OVERLAP: Duration = Duration::from_hours(7 * 24);
 
+/// The longest memory: what people delete in OpenCTI comes back only behind it.
+const MAX_MEMORY: Duration = Duration::from_hours(30 * 24);
+
 /// How far ahead of our clock a server's may be.
 const CLOCKS_DIFFER: TimeDelta = TimeDelta::hours(24);
 
@@ -55,6 +58,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("BUNDLE_MAX_BYTES", "bytes, or with KiB or MiB", Unset::Means("4MiB"), "largest bundle, before compression"),
     setting("OPENCTI_COMPRESSION", "gzip, off", Unset::Means("gzip"), "how bundles are sent; `off` for proxies that do not pass compressed requests on"),
     setting("FEED_OVERLAP", "ISO 8601 duration, at most P7D", Unset::Means("PT15M"), "how far behind its position each run looks again"),
+    setting("PLATFORM_MEMORY", "ISO 8601 duration, at most P30D, or PT0S", Unset::Means("P7D"), "how long an object that OpenCTI has imported is not pushed again; `PT0S` pushes everything always"),
     setting("QUARANTINE_MAX_ATTEMPTS", "1 to 1000", Unset::Means("10"), "after how many failures a sample is given up"),
     setting("OPENCTI_TIMEOUT_MS", MILLISECONDS, Unset::Means("120000"), "longest time for a request to OpenCTI"),
     setting("SAMPLE_TIMEOUT_MS", MILLISECONDS, Unset::Means("120000"), "longest time for reading one sample"),
@@ -165,6 +169,8 @@ pub struct RunSettings {
     pub concurrency: usize,
     /// The largest bundle, before compression.
     pub bundle: BundleLimits,
+    /// How long an object that the platform has imported is not pushed again; zero: it always is.
+    pub platform_memory: Duration,
     /// After how many failures a sample is given up, at least 1.
     pub quarantine_max_attempts: u32,
     /// The longest that reading one sample may take.
@@ -262,7 +268,7 @@ impl OpenctiSettings {
 impl FeedSettings {
     fn read(reader: &mut Reader<'_>, now: DateTime<Utc>) -> Option<Self> {
         let initial_fetch = reader.required("VMRAY_INITIAL_FETCH_DATE", |text| start(text, now));
-        let overlap = reader.value("FEED_OVERLAP", overlap);
+        let overlap = reader.value("FEED_OVERLAP", |text| duration(text, MAX_OVERLAP, "P7D"));
         Some(Self { initial_fetch: initial_fetch?, overlap: overlap? })
     }
 }
@@ -306,12 +312,14 @@ impl RunSettings {
         let concurrency = reader.value("INGEST_CONCURRENCY", |text| whole(text, 1..=64));
         let max_objects = reader.value("BUNDLE_MAX_OBJECTS", |text| whole(text, 1..=100_000));
         let max_bytes = reader.value("BUNDLE_MAX_BYTES", bundle_bytes);
+        let platform_memory = reader.value("PLATFORM_MEMORY", |text| duration(text, MAX_MEMORY, "P30D"));
         let quarantine_max_attempts = reader.value("QUARANTINE_MAX_ATTEMPTS", |text| whole(text, 1..=1000));
         let sample_timeout = reader.value("SAMPLE_TIMEOUT_MS", parse::milliseconds);
         let queue_recheck = reader.value("QUEUE_RECHECK_MS", parse::milliseconds);
         Some(Self {
             concurrency: concurrency?,
             bundle: BundleLimits { max_objects: max_objects?, max_bytes: max_bytes? },
+            platform_memory: platform_memory?,
             quarantine_max_attempts: quarantine_max_attempts?,
             sample_timeout: sample_timeout?,
             queue_recheck: queue_recheck?,
@@ -347,9 +355,9 @@ fn positive_decimal(text: &str) -> Parsed<f64> {
         .ok_or_else(|| "expected a number above 0".to_owned())
 }
 
-fn overlap(text: &str) -> Parsed<Duration> {
-    let overlap = parse_duration(text)?;
-    if overlap > MAX_OVERLAP { Err("too long; expected at most P7D".to_owned()) } else { Ok(overlap) }
+fn duration(text: &str, longest: Duration, in_words: &str) -> Parsed<Duration> {
+    let duration = parse_duration(text)?;
+    if duration > longest { Err(format!("too long; expected at most {in_words}")) } else { Ok(duration) }
 }
 
 /// `4194304`, `4096KiB` or `4 MiB`.

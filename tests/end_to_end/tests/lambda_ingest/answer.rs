@@ -41,6 +41,7 @@ async fn the_answer_has_all_its_members_and_they_are_true() {
         "quarantined",
         "waiting",
         "objects",
+        "known",
         "bundles",
         "rejected",
         "position",

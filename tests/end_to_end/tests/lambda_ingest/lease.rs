@@ -105,6 +105,8 @@ async fn a_run_is_killed(world: &mut World) {
 #[tokio::test]
 async fn a_killed_runs_lease_ends_and_the_next_one_goes_on_without_loss_or_new_ids() {
     let mut world = World::new(estate(5)).await;
+    // What the platform has would not be pushed again.
+    world.set("PLATFORM_MEMORY", "PT0S");
     a_run_is_killed(&mut world).await;
     let mut undisturbed = World::new(estate(5)).await;
     undisturbed.one_sample_per_bundle();

@@ -10,6 +10,9 @@ const THROTTLED: &str = r#"{"__type":"com.amazonaws.dynamodb.v20120810#Provision
 /// Writes of a first run before its first bundle: the lease, and where to start.
 const WRITES_BEFORE_THE_FIRST_BUNDLE: u64 = 2;
 
+/// Writes after a bundle: what was pushed, and the checkpoint.
+const WRITES_A_BUNDLE: u64 = 2;
+
 async fn one_bundle_at_a_time(samples: u64) -> World {
     let mut world = World::new(estate(samples)).await;
     world.one_sample_per_bundle();
@@ -19,8 +22,8 @@ async fn one_bundle_at_a_time(samples: u64) -> World {
 /// From the second checkpoint on, DynamoDB answers everything that is written like this.
 async fn the_store_fails_in_mid_run(status: u16, body: &str) {
     let world = one_bundle_at_a_time(5).await;
-    let fault =
-        Fault::on("PutItem").from(WRITES_BEFORE_THE_FIRST_BUNDLE + 2).body(status, "application/json", body);
+    let second_checkpoint = WRITES_BEFORE_THE_FIRST_BUNDLE + 2 * WRITES_A_BUNDLE;
+    let fault = Fault::on("PutItem").from(second_checkpoint).body(status, "application/json", body);
     world.aws.dynamodb_faults().add(fault);
     let lambda = world.lambda().await;
     let (kind, message) = lambda.invoke(schedule(), MINUTES).await.error();
@@ -84,7 +87,9 @@ async fn the_cursor_is_a_small_document_that_never_expires() {
     let world = World::new(estate(3)).await;
     let _ = world.run(schedule()).await;
     let items = world.aws.items().await;
-    assert_eq!(items.keys().collect::<Vec<_>>(), ["cursor"]);
+    let others: Vec<&String> = items.keys().filter(|name| *name != "cursor").collect();
+    assert!(matches!(&others[..], [name] if name.starts_with("platform#")), "what was pushed: {others:?}");
+    assert!(items[others[0]]["ttl"].is_number(), "that ends by itself");
     let cursor = &items["cursor"];
     assert_eq!(cursor["pk"], format!("ingest#{CONNECTOR}"));
     assert_eq!((&cursor["position"], &cursor["lease"]), (&json!(position(3)), &Value::Null), "{cursor}");
@@ -159,7 +164,7 @@ async fn a_broken_quarantine_entry_is_named_and_left_as_it_is() {
 }
 
 #[tokio::test]
-async fn a_run_with_nothing_new_writes_only_its_lease_and_a_new_sample_costs_one_write() {
+async fn a_run_with_nothing_new_writes_only_its_lease_and_a_new_sample_costs_three_writes() {
     let world = World::new(estate(15)).await;
     let lambda = world.lambda().await;
     let _ = lambda.invoke(schedule(), MINUTES).await.answer();
@@ -176,5 +181,9 @@ async fn a_run_with_nothing_new_writes_only_its_lease_and_a_new_sample_costs_one
     let before = calls();
     assert_eq!(lambda.invoke(schedule(), MINUTES).await.answer()["samples"], 1);
     let cost: Vec<u64> = calls().iter().zip(before).map(|(after, before)| after - before).collect();
-    assert_eq!(cost, [1, 0, 1, 3], "and the checkpoint is written");
+    assert_eq!(
+        cost,
+        [2, 1, 2, 5],
+        "what OpenCTI has is read; what was pushed, that it was imported, and the checkpoint are written"
+    );
 }
