@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, SecondsFormat, TimeDelta};
+use chrono::TimeDelta;
 use serde_json::{Map, Value, json};
+use simulators::age::make_older;
 use simulators::faults::Faults;
 
 use crate::gateway::Gateway;
@@ -198,20 +199,6 @@ impl Aws {
     async fn on_table(&self, operation: &str, mut request: Value) -> Value {
         request["TableName"] = self.table.clone().into();
         self.dynamodb.ask(&format!("{DYNAMODB}.{operation}"), &request).await
-    }
-}
-
-/// Every text that is a time, at any depth.
-fn make_older(value: &mut Value, time: TimeDelta) {
-    match value {
-        Value::String(text) => {
-            if let Ok(at) = DateTime::parse_from_rfc3339(text) {
-                *text = (at.to_utc() - time).to_rfc3339_opts(SecondsFormat::AutoSi, true);
-            }
-        }
-        Value::Array(values) => values.iter_mut().for_each(|value| make_older(value, time)),
-        Value::Object(members) => members.values_mut().for_each(|value| make_older(value, time)),
-        _ => {}
     }
 }
 

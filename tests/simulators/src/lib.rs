@@ -3,6 +3,7 @@
 //! For the demo, the end-to-end tests and the benchmarks. Both behave as their real counterparts do where a client can
 //! notice: paging, truncation, aggregation that is not finished, resets, refused objects. [`faults`] adds what goes wrong
 //! between the two sides. An [`estate::Estate`] is the data behind VMRay, to which [`vmray::submit`] adds.
+//! [`age`] makes stored documents older.
 //!
 //! ```
 //! use simulators::estate::{Estate, Ioc, Part, SampleSpec, SubmissionSpec, Vti, time};
@@ -36,6 +37,7 @@
 //! # }
 //! ```
 
+pub mod age;
 pub mod estate;
 pub mod faults;
 pub mod opencti;

@@ -9,8 +9,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use chrono::{DateTime, SecondsFormat, TimeDelta};
+use chrono::TimeDelta;
 use serde_json::Value;
+use simulators::age::make_older;
 use store::sqlite::SqliteStore;
 use store::{Document, Expected, Key, NewDocument, Page, Span, Store, StoreError};
 use tokio::sync::Notify;
@@ -145,20 +146,6 @@ impl Stage {
 
     fn remember(&self, key: &Key) {
         self.keys.lock().unwrap().insert((key.pk.clone(), key.sk.clone()));
-    }
-}
-
-/// Every text that is a time, at any depth.
-fn make_older(value: &mut Value, time: TimeDelta) {
-    match value {
-        Value::String(text) => {
-            if let Ok(at) = DateTime::parse_from_rfc3339(text) {
-                *text = (at.to_utc() - time).to_rfc3339_opts(SecondsFormat::AutoSi, true);
-            }
-        }
-        Value::Array(values) => values.iter_mut().for_each(|value| make_older(value, time)),
-        Value::Object(members) => members.values_mut().for_each(|value| make_older(value, time)),
-        _ => {}
     }
 }
 
