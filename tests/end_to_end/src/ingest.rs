@@ -10,6 +10,7 @@ use simulators::opencti::{OpenctiOptions, OpenctiSimulator};
 use simulators::vmray::{VmrayOptions, VmraySimulator};
 
 use crate::aws::Aws;
+use crate::knowledge::{assert_nothing_refused, assert_same, held};
 use crate::lambda::{Function, Lambda, Program};
 pub use crate::lambda::{MINUTES, event};
 
@@ -148,6 +149,15 @@ impl World {
         self.lambda().await.invoke(event, MINUTES).await.answer()
     }
 
+    /// Fails unless `OpenCTI` holds what one undisturbed run over VMRay's samples as they are now gives.
+    pub async fn assert_holds_what_a_clean_run_gives(&self) {
+        let estate = self.vmray.estate().clone();
+        let clean = Self::new(estate).await;
+        let answer = clean.run(schedule()).await;
+        assert_eq!(answer["status"], "done", "{answer}");
+        assert_same(&held(&self.opencti.platform()), &held(&clean.opencti.platform()));
+    }
+
     /// Requests to VMRay so far.
     #[must_use]
     pub fn vmray_calls(&self) -> u64 {
@@ -185,5 +195,19 @@ impl World {
             objects.entry(id).or_default().push(object.to_string());
         }
         objects
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            let platform = self.opencti.platform();
+            assert_eq!(
+                platform.knowledge().mismatched_ids(),
+                [],
+                "objects under other ids than the platform's"
+            );
+            assert_nothing_refused(&platform);
+        }
     }
 }

@@ -13,6 +13,7 @@ pub mod event_source;
 mod gateway;
 pub mod http_api;
 pub mod ingest;
+pub mod knowledge;
 pub mod lambda;
 pub mod local;
 pub mod queue;

@@ -121,6 +121,7 @@ async fn assert_stopped(new: RangeInclusive<u64>, fault: Fault) {
     world.heal();
     world.ingest_all().await;
     assert_eq!(world.arrived(), samples((1..=10).chain(new)), "{what}");
+    world.assert_holds_what_a_clean_run_gives().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -144,6 +145,7 @@ async fn a_server_that_fails_for_a_fresh_installation_stops_it() {
     world.heal();
     world.ingest_all().await;
     assert_eq!(world.arrived(), samples(1..=40));
+    world.assert_holds_what_a_clean_run_gives().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -195,6 +197,7 @@ async fn a_platform_that_refuses_everything_stops_the_run_however_few_samples_ar
         world.heal();
         world.ingest_all().await;
         assert_eq!(world.arrived(), samples(1..=count));
+        world.assert_holds_what_a_clean_run_gives().await;
     }
 }
 

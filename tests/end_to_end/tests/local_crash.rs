@@ -132,6 +132,7 @@ async fn killed_again_and_again_at_its_second_bundle_it_gets_on() {
     world.ingest_all().await;
     assert_eq!(world.arrived(), good());
     assert_eq!(repeated_bundles(&world), 0);
+    world.assert_holds_what_a_clean_run_gives().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -154,6 +155,7 @@ async fn of_two_runs_at_once_one_is_busy_and_calls_nobody() {
     pause.release();
     assert_eq!(first.end().await.answer()["samples"], 3);
     assert_eq!(world.arrived(), samples([1, 2, 3]));
+    world.assert_holds_what_a_clean_run_gives().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -165,6 +167,7 @@ async fn a_killed_run_leaves_no_lock() {
     pause.reached().await;
     running.kill().await;
     assert_eq!(world.ingest_all().await["samples"], 2);
+    world.assert_holds_what_a_clean_run_gives().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -37,6 +37,7 @@ async fn a_sample_that_opencti_refuses_for_good_is_quarantined_and_the_rest_arri
     world.heal();
     assert_eq!(world.ingest_all().await["samples"], 1);
     assert_eq!(world.arrived(), samples(1..=7));
+    world.assert_holds_what_a_clean_run_gives().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -46,6 +47,7 @@ async fn a_bundle_that_is_refused_once_is_pushed_again_sample_by_sample() {
     let answer = world.ingest_all().await;
     assert_eq!([&answer["samples"], &answer["quarantined"], &answer["bundles"]], [4, 0, 4]);
     assert_eq!(world.opencti_calls("stixBundlePush"), 5);
+    world.assert_holds_what_a_clean_run_gives().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -62,6 +64,7 @@ async fn opencti_refusing_everything_stops_the_run_and_quarantines_nothing() {
     world.heal();
     world.ingest_all().await;
     assert_eq!(world.arrived(), samples(1..=12));
+    world.assert_holds_what_a_clean_run_gives().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -77,6 +80,7 @@ async fn one_failure_of_any_call_is_outlasted() {
         let answer = world.ingest_all().await;
         assert_eq!([&answer["samples"], &answer["quarantined"]], [2, 0], "{status}");
         assert!(world.opencti.faults().hits().iter().all(|hits| *hits == 1), "every fault has happened");
+        world.assert_holds_what_a_clean_run_gives().await;
     }
 }
 
@@ -86,6 +90,7 @@ async fn a_throttled_push_is_tried_again() {
     world.opencti.faults().add(push().once().throttle(0));
     assert_eq!(world.ingest_all().await["samples"], 2);
     assert_eq!(world.opencti_calls("stixBundlePush"), 2);
+    world.assert_holds_what_a_clean_run_gives().await;
 }
 
 async fn assert_outlasts(fault: impl Fn(FaultMatcher) -> Fault, settings: &[(&str, &str)]) {
@@ -102,6 +107,7 @@ async fn assert_outlasts(fault: impl Fn(FaultMatcher) -> Fault, settings: &[(&st
     }
     world.ingest_all().await;
     assert_eq!(world.arrived(), samples([1, 2, 3]));
+    world.assert_holds_what_a_clean_run_gives().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -131,6 +137,7 @@ async fn a_platform_that_fails_at_every_push_stops_the_run_and_quarantines_nothi
         world.heal();
         world.ingest_all().await;
         assert_eq!(world.arrived(), samples(1..=6));
+        world.assert_holds_what_a_clean_run_gives().await;
     }
 }
 
@@ -164,6 +171,7 @@ async fn a_token_revoked_in_mid_run_fails_the_run_and_loses_nothing() {
     world.opencti.platform().set_tokens(&[OPENCTI_TOKEN]);
     assert_eq!(world.ingest_all().await.figure("samples"), 6 - delivered);
     assert_eq!(world.arrived(), samples(1..=6));
+    world.assert_holds_what_a_clean_run_gives().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -189,6 +197,7 @@ async fn rights_lost_in_mid_run_stop_the_run_and_quarantine_nothing() {
     world.heal();
     world.ingest_all().await;
     assert_eq!(world.arrived(), samples(1..=6));
+    world.assert_holds_what_a_clean_run_gives().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -248,6 +257,7 @@ async fn a_queue_that_fills_up_in_mid_run_ends_it_and_the_next_run_goes_on() {
     world.opencti.platform().set_queue(None);
     assert_eq!(world.ingest_all().await.figure("samples"), 9 - delivered);
     assert_eq!(world.arrived(), samples(1..=9));
+    world.assert_holds_what_a_clean_run_gives().await;
 }
 
 /// The size of the largest push of these samples as one bundle, without compression.
@@ -279,6 +289,7 @@ async fn a_bundle_too_large_for_a_proxy_or_the_platform_is_halved_at_once_withou
         let answer = world.ingest_all().await;
         assert_eq!([&answer["samples"], &answer["quarantined"], &answer["bundles"]], [8, 0, 2]);
         assert_eq!(too_large(&world), 1, "asking again would not make it smaller");
+        world.assert_holds_what_a_clean_run_gives().await;
     }
 }
 
@@ -384,6 +395,7 @@ async fn a_reset_that_purges_the_queue_loses_nothing() {
     world.ingest_all().await;
     world.opencti.platform().import_all();
     assert_eq!(world.arrived(), samples(1..=4));
+    world.assert_holds_what_a_clean_run_gives().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -399,6 +411,7 @@ async fn a_connector_deleted_by_an_operator_registers_again_and_loses_nothing() 
     world.ingest_all().await;
     assert!(world.opencti.platform().connector(CONNECTOR).is_some());
     assert_eq!(world.position().await, position(9));
+    world.assert_holds_what_a_clean_run_gives().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -408,6 +421,7 @@ async fn a_platform_that_shows_an_old_state_is_not_believed() {
     world.opencti.platform().stale_echo(CONNECTOR, 2);
     let answer = world.ingest_all().await;
     assert_eq!([&answer["submissions"], &answer["samples"]], [0, 0]);
+    world.assert_holds_what_a_clean_run_gives().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -78,6 +78,7 @@ async fn a_vmray_that_hangs_costs_a_partial_run_and_no_sample() {
     let answer = lambda.invoke(schedule(), MINUTES).await.answer();
     assert_eq!((&answer["status"], &answer["samples"]), (&json!("done"), &json!(1)), "{answer}");
     assert_eq!(reports(&world).len(), 4, "nothing twice");
+    world.assert_holds_what_a_clean_run_gives().await;
 }
 
 /// Positions and sizes of the quarantine after invocations with a short limit, until one handles everything.
@@ -175,6 +176,7 @@ async fn an_opencti_that_hangs_on_a_push_costs_a_partial_run_and_the_bundle_come
     let answer = lambda.invoke(schedule(), MINUTES).await.answer();
     assert_eq!((&answer["status"], &answer["samples"]), (&json!("done"), &json!(2)), "{answer}");
     assert_eq!(reports(&world).len(), 3);
+    world.assert_holds_what_a_clean_run_gives().await;
 }
 
 #[tokio::test]

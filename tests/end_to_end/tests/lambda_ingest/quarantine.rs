@@ -73,6 +73,7 @@ async fn what_was_quarantined_arrives_in_the_next_invocation_when_it_can() {
     let left = world.aws.quarantine().await;
     assert_eq!(left.keys().collect::<Vec<_>>(), [&2], "only what is gone for good");
     assert_eq!((&answer["quarantined"], &answer["waiting"]), (&json!(1), &json!(0)), "{answer}");
+    world.assert_holds_what_a_clean_run_gives().await;
 }
 
 #[tokio::test]

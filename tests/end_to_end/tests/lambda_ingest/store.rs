@@ -46,6 +46,7 @@ async fn the_store_fails_in_mid_run(status: u16, body: &str) {
     let answer = lambda.invoke(schedule(), MINUTES).await.answer();
     assert_eq!((&answer["status"], &answer["samples"]), (&json!("done"), &json!(4)), "{answer}");
     assert_eq!(world.arrived(1..=5), [1, 2, 3, 4, 5]);
+    world.assert_holds_what_a_clean_run_gives().await;
 }
 
 #[tokio::test]
