@@ -8,12 +8,13 @@ use serde::Serialize;
 use stix::LeftOut;
 
 use crate::error::FailureKind;
+use crate::history::HistoryLeft;
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RunStatus {
-    /// Everything new is handled.
+    /// Everything fresh is handled; history may be left.
     Done,
     /// The time was over; the next run goes on.
     Partial,
@@ -93,6 +94,9 @@ pub struct RunAnswer {
     pub position: Option<DateTime<Utc>>,
     /// Seconds since everything in VMRay was last known to be handled; `None` when the cursor could not be read.
     pub lag_seconds: Option<i64>,
+    /// How far history is; absent when none is left.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub history: Option<HistoryLeft>,
     /// Requests.
     pub calls: CallCounts,
     /// Milliseconds from start to answer.
@@ -131,6 +135,7 @@ impl RunAnswer {
             rejected: BTreeMap::new(),
             position: None,
             lag_seconds: None,
+            history: None,
             calls: CallCounts::default(),
             duration_ms: 0,
             dry_run: false,
@@ -160,6 +165,7 @@ impl RunAnswer {
             count("Objects", self.objects),
             count("Bundles", self.bundles),
             count("Rejected", self.rejected.values().sum()),
+            count("HistoryDaysLeft", self.history.map_or(0, |history| history.days_left)),
             count("VmrayCalls", self.calls.vmray),
             count("OpenctiCalls", self.calls.opencti),
             count("VmrayUnauthorized", is(FailureKind::VmrayUnauthorized)),

@@ -34,6 +34,8 @@ struct Packed {
     sample: SubmittedSample,
     left_out: LeftOut,
     parts: usize,
+    /// A part of it is delivered.
+    is_begun: bool,
 }
 
 impl Arrivals {
@@ -74,7 +76,7 @@ impl Arrivals {
     ) -> Vec<Vec<MappedSample>> {
         let left_out = std::mem::take(&mut mapped.left_out);
         let parts = mapped.split(&limits);
-        self.packed.insert(sample.id, Packed { sample, left_out, parts: parts.len() });
+        self.packed.insert(sample.id, Packed { sample, left_out, parts: parts.len(), is_begun: false });
         parts.into_iter().filter_map(|part| self.packer.add(part)).collect()
     }
 
@@ -87,10 +89,16 @@ impl Arrivals {
     pub(crate) fn accepted(&mut self, id: SampleId) -> Option<(SubmittedSample, LeftOut)> {
         let packed = self.packed.get_mut(&id)?;
         packed.parts -= 1;
+        packed.is_begun = true;
         if packed.parts > 0 {
             return None;
         }
         self.packed.remove(&id).map(|packed| (packed.sample, packed.left_out))
+    }
+
+    /// Whether a part of a sample was accepted and others are still to come.
+    pub(crate) fn is_begun(&self, id: SampleId) -> bool {
+        self.packed.get(&id).is_some_and(|packed| packed.is_begun)
     }
 
     /// A part of a sample was refused, which decides for all of it.

@@ -12,6 +12,7 @@ use store::{Document, Expected, Key, Store, StoreError, to_body};
 use vmray::model::SampleId;
 
 use crate::handled::{Handled, RowList, StoredSegment};
+use crate::history::{Beginning, History};
 use crate::memory::imports::Imports;
 
 /// Samples that were read whole, to be read again when others fail.
@@ -39,6 +40,9 @@ pub struct Cursor {
     /// Nothing that finished before this is ingested: where the first run, a reset or an operator began.
     #[serde(default)]
     pub start: Option<DateTime<Utc>>,
+    /// What is older than the start and still to come. Version 0.1.0 knew no history and began at the initial date.
+    #[serde(default)]
+    pub history: Option<History>,
     /// Submissions near or beyond the position that are handled.
     #[serde(default)]
     pub handled: Handled,
@@ -77,12 +81,26 @@ impl Cursor {
         cursor
     }
 
-    /// Begins anew: everything from `start` on is to come, again where it had come before.
+    /// Begins anew, with what is fresh; its history comes later.
+    pub fn begin(&mut self, beginning: Beginning) {
+        self.start_at(beginning.start);
+        self.history = beginning.history;
+    }
+
+    /// Goes on from `position`. What is left of history before it is still to come.
+    pub fn go_on_at(&mut self, position: DateTime<Utc>) {
+        let history = self.history.and_then(|history| history.before(position));
+        self.start_at(position);
+        self.history = history;
+    }
+
+    /// Begins anew without history: everything from `start` on is to come, again where it had come before.
     pub fn start_at(&mut self, start: DateTime<Utc>) {
         self.position = Some(start);
         self.start = Some(start);
         self.go_on_from = None;
         self.forget_before = None;
+        self.history = None;
         self.handled.clear();
         self.imports.forget();
     }
@@ -171,12 +189,13 @@ struct Checkpoint {
     go_on_from: Option<DateTime<Utc>>,
     forget_before: Option<DateTime<Utc>>,
     unsettled: usize,
+    history: Option<History>,
 }
 
 impl Checkpoint {
     fn of(cursor: &Cursor) -> Self {
-        let Cursor { position, go_on_from, forget_before, .. } = *cursor;
-        Self { position, go_on_from, forget_before, unsettled: cursor.imports.unsettled() }
+        let Cursor { position, go_on_from, forget_before, history, .. } = *cursor;
+        Self { position, go_on_from, forget_before, history, unsettled: cursor.imports.unsettled() }
     }
 }
 

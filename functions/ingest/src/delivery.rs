@@ -51,7 +51,9 @@ pub(crate) struct Delivery<'a> {
     connector_id: &'a str,
     /// Map and validate only.
     dry_run: bool,
-    back_pressure: BackPressure,
+    back_pressure: &'a mut BackPressure,
+    /// What is pushed is history: it waits for room in the platform's queue.
+    is_history: bool,
     until: Deadline,
     pushed_labels: HashSet<StixId>,
     /// Samples that were refused, and the platform has taken nothing since.
@@ -75,7 +77,7 @@ impl<'a> Delivery<'a> {
         opencti: &'a OpenctiClient,
         connector_id: &'a str,
         dry_run: bool,
-        back_pressure: BackPressure,
+        back_pressure: &'a mut BackPressure,
         until: Deadline,
     ) -> Self {
         Self {
@@ -83,6 +85,7 @@ impl<'a> Delivery<'a> {
             connector_id,
             dry_run,
             back_pressure,
+            is_history: false,
             until,
             pushed_labels: HashSet::new(),
             refused: Unproven::default(),
@@ -94,15 +97,18 @@ impl<'a> Delivery<'a> {
         }
     }
 
-    /// Whether the platform cannot keep up.
-    pub(crate) async fn is_held_back(&mut self) -> bool {
-        !self.dry_run && self.back_pressure.is_full(self.opencti, self.connector_id).await
+    /// What is pushed from now on is history.
+    pub(crate) fn turn_to_history(&mut self) {
+        self.is_history = true;
     }
 
-    /// How full the platform's queue was when it was last asked, in decimal megabytes.
-    #[must_use]
-    pub(crate) fn queue_megabytes(&self) -> f64 {
-        self.back_pressure.megabytes
+    /// Whether the platform cannot keep up, or has no room for history.
+    pub(crate) async fn is_held_back(&mut self) -> bool {
+        if self.dry_run {
+            return false;
+        }
+        self.back_pressure.is_full(self.opencti, self.connector_id).await
+            || (self.is_history && !self.back_pressure.has_room(self.opencti, self.connector_id).await)
     }
 
     /// Pushes the samples as one bundle. One that is too large is halved at once; one that is refused is pushed again
@@ -213,6 +219,7 @@ impl<'a> Delivery<'a> {
         }
         if !self.dry_run {
             self.push_bundle(&bundle).await?;
+            self.back_pressure.note_push(bundle.object_count as u64);
         }
         self.left_out += left_out;
         self.bundles += 1;

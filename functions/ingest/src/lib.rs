@@ -7,6 +7,7 @@
 pub mod answer;
 pub mod cursor;
 pub mod event;
+pub mod history;
 pub mod opencti;
 pub mod quarantine;
 pub mod settings;

@@ -7,6 +7,7 @@ use crate::answer::RunAnswer;
 use crate::clients::Clients;
 use crate::cursor::Cursor;
 use crate::event::Manual;
+use crate::history::HistoryOrder;
 use crate::memory::PlatformMemory;
 use crate::settings::IngestSettings;
 use crate::times::Times;
@@ -29,6 +30,12 @@ pub(crate) struct Order<'a> {
 }
 
 impl Order<'_> {
+    /// Whether history is worked off: not by manual windows and dry runs, which move nothing.
+    #[must_use]
+    pub(crate) fn takes_history(&self) -> bool {
+        self.manual.is_none() && self.settings.feed.history != HistoryOrder::Left
+    }
+
     /// What is asked of VMRay.
     #[must_use]
     pub(crate) fn window(&self, cursor: &Cursor) -> Window {

@@ -144,7 +144,9 @@ impl<'p, 'a, 'c, 's> SamplePass<'p, 'a, 'c, 's> {
 
     /// Pushes one bundle's samples and saves how far that brings us.
     async fn deliver(&mut self, samples: Vec<MappedSample>) -> Result<(), Stop> {
-        if self.delivery.is_held_back().await {
+        // A sample that is begun is brought to its end: else its first part would be all that is ever pushed of it.
+        let is_begun = samples.iter().any(|part| self.arrivals.is_begun(SampleId(part.sample_id)));
+        if !is_begun && self.delivery.is_held_back().await {
             return Err(Stop::Buffering);
         }
         if self.delivery.known.is_none() {

@@ -10,7 +10,8 @@ use crate::cursor::Cursor;
 use crate::handled::Row;
 
 /// When VMRay finished a submission, in the server's own clock. Old servers leave the finish time out.
-fn row_of(submission: &Submission, otherwise: DateTime<Utc>) -> Row {
+#[must_use]
+pub(crate) fn row_of(submission: &Submission, otherwise: DateTime<Utc>) -> Row {
     Row::new(submission.finish_time.or(submission.created).unwrap_or(otherwise), submission.id)
 }
 
@@ -58,6 +59,12 @@ impl Portion {
         *settled = true;
         cursor.handled.insert(*row);
         self.pass_settled(cursor);
+    }
+
+    /// The last row before the first that is not settled, and how many there are up to it.
+    #[must_use]
+    pub(crate) fn passed(&self) -> Option<(Row, usize)> {
+        self.rows[..self.next].last().map(|(row, _)| (*row, self.next))
     }
 
     /// The finish time of the first row that is not settled.

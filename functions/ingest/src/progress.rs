@@ -13,24 +13,34 @@ use crate::answer::RunAnswer;
 use crate::cursor::{Cursor, CursorError, StoredCursor};
 use crate::delivery::{Delivery, Push};
 use crate::feed::Feed;
+use crate::handled::Row;
+use crate::history::Day;
 use crate::memory::known::Known;
 use crate::opencti::connector;
 use crate::order::Order;
-use crate::portion::{Portion, rows_of};
+use crate::portion::{Portion, row_of, rows_of};
 use crate::quarantine::{FailedSample, Quarantine, QuarantineState, QuarantinedSample};
 use crate::stop::Stop;
 
 pub(crate) struct Progress<'a, 'c, 's> {
     order: Order<'a>,
     stored: &'s mut StoredCursor<'c>,
-    /// Moves instead of the stored one in manual windows and dry runs.
+    /// Moves instead of the stored one in manual windows, dry runs and history.
     aside: Option<Cursor>,
+    /// The part of history that is under way.
+    day: Option<Day>,
+    /// Rows of the portion of history that are counted in the answer.
+    counted: usize,
+    /// Those of it that are skipped and not counted yet.
+    skipped: Vec<Row>,
     quarantine: Quarantine<'a>,
     portion: Portion,
     /// The oldest finish time that was not listed yet.
     unread_from: Option<DateTime<Utc>>,
     /// Samples that this run has read.
     tried: BTreeSet<SampleId>,
+    /// Bundles, objects and known objects of the run before this round.
+    before: (u64, u64, u64),
     pub answer: &'s mut RunAnswer,
 }
 
@@ -49,10 +59,14 @@ impl<'a, 'c, 's> Progress<'a, 'c, 's> {
             order,
             stored,
             aside,
+            day: None,
+            counted: 0,
+            skipped: Vec::new(),
             quarantine,
             portion: Portion::default(),
             unread_from: None,
             tried: BTreeSet::new(),
+            before: (answer.bundles, answer.objects, answer.known),
             answer,
         }
     }
@@ -77,19 +91,25 @@ impl<'a, 'c, 's> Progress<'a, 'c, 's> {
     ) -> Result<Vec<SubmittedSample>, Stop> {
         self.answer.left_out.add_many(LeftOutReason::MalformedRow, feed.take_malformed());
         self.unread_from = feed.unread_from();
+        if let Some(day) = self.day {
+            listed.retain(|row| day.holds(row));
+        }
         let rows = rows_of(&mut listed, feed.position());
         let unknown = self.cursor().handled.unknown(&rows);
         for segment in self.stored.read_segments(&unknown).await? {
             self.cursor().handled.learn(segment);
         }
         self.portion = Portion::new(rows, self.cursor());
+        self.counted = 0;
+        self.skipped.clear();
         let mut samples: Vec<SubmittedSample> = Vec::new();
         let mut places: HashMap<SampleId, usize> = HashMap::new();
         for row in listed {
             if !self.portion.is_open(row.id) {
                 continue;
             }
-            self.answer.submissions += 1;
+            let row_of_it = row_of(&row, feed.position());
+            self.answer.submissions += u64::from(self.day.is_none());
             let Some(id) = row.sample_id else {
                 warn!(submission_id = row.id.0, "a submission without a sample: nothing to ingest");
                 self.answer.left_out.add(LeftOutReason::SubmissionWithoutSample);
@@ -97,7 +117,11 @@ impl<'a, 'c, 's> Progress<'a, 'c, 's> {
                 continue;
             };
             if row.verdict == Some(Verdict::Clean) {
-                self.answer.skipped += 1;
+                if self.day.is_some() {
+                    self.skipped.push(row_of_it);
+                } else {
+                    self.answer.skipped += 1;
+                }
                 self.settle(&[row]);
                 continue;
             }
@@ -225,8 +249,47 @@ impl<'a, 'c, 's> Progress<'a, 'c, 's> {
         Ok(())
     }
 
+    /// Turns to the next day of history, if there is one.
+    pub(crate) fn turn_to_history(&mut self) -> Option<Day> {
+        self.day = self.stored.cursor.history.map(|history| history.day());
+        self.aside = self.day.map(|day| Cursor::beginning_at(day.from()));
+        self.portion = Portion::default();
+        self.day
+    }
+
+    /// Every submission of the day is settled. It is saved with the next day that has any.
+    pub(crate) fn finish_day(&mut self) {
+        self.pass_history();
+        self.portion = Portion::default();
+        let history = &mut self.stored.cursor.history;
+        *history = history.and_then(|history| history.without_day(Utc::now()));
+        if history.is_none() {
+            info!("history is done");
+        }
+    }
+
+    /// What lies behind a submission that is not settled is listed again, and counts only then.
+    fn pass_history(&mut self) {
+        let Some((row, count)) = self.portion.passed() else { return };
+        if let Some(history) = &mut self.stored.cursor.history {
+            history.pass(row);
+        }
+        self.answer.submissions += (count - self.counted) as u64;
+        self.counted = count;
+        let before = self.skipped.len();
+        self.skipped.retain(|skipped| *skipped > row);
+        self.answer.skipped += (before - self.skipped.len()) as u64;
+    }
+
     /// Saves how far the run has come.
     pub(crate) async fn save(&mut self) -> Result<(), Stop> {
+        if self.day.is_some() {
+            self.pass_history();
+            if self.stored.is_saved() {
+                return Ok(());
+            }
+            return Ok(self.stored.save().await?);
+        }
         if self.aside.is_some() {
             return Ok(());
         }
@@ -241,14 +304,15 @@ impl<'a, 'c, 's> Progress<'a, 'c, 's> {
         Ok(self.stored.save().await?)
     }
 
-    /// Carries counts into the answer.
+    /// Carries counts of this round into the answer.
     pub(crate) fn count(&mut self, delivery: &Delivery<'_>) {
         let in_quarantine = self.quarantine.counts();
         self.answer.quarantined = in_quarantine.failed;
         self.answer.waiting = in_quarantine.waiting;
-        self.answer.bundles = delivery.bundles;
-        self.answer.objects = delivery.objects;
-        self.answer.known = delivery.left_out;
+        let (bundles, objects, known) = self.before;
+        self.answer.bundles = bundles + delivery.bundles;
+        self.answer.objects = objects + delivery.objects;
+        self.answer.known = known + delivery.left_out;
     }
 
     /// Tells the caller's hook how far the run is.

@@ -1,6 +1,8 @@
-//! One invocation of ingest, step by step: the list of steps that `docs/operations.md` gives.
+//! One invocation of ingest, step by step: the list of steps that `docs/operations.md` gives. While history is left, the
+//! steps between registering and the last ping are gone through again and again, each time with a little of it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use runtime::secrets::Secrets;
@@ -15,6 +17,7 @@ use crate::cursor::{Acquired, Cursor, CursorError, Lease, StoredCursor};
 use crate::delivery::Delivery;
 use crate::error::{FailureKind, RunError};
 use crate::event::{IngestEvent, Manual};
+use crate::history::{HistoryLeft, HistoryOrder};
 use crate::ingestion;
 use crate::memory::PlatformMemory;
 use crate::opencti::back_pressure::BackPressure;
@@ -24,7 +27,7 @@ use crate::opencti::feedback;
 use crate::order::Order;
 use crate::progress::Progress;
 use crate::quarantine::{FailedSample, Quarantine};
-use crate::settings::IngestSettings;
+use crate::settings::{IngestSettings, RunSettings};
 use crate::stop::Stop;
 use crate::times::{TimeLimit, Times};
 
@@ -46,6 +49,7 @@ pub struct Ingest {
     store: Arc<dyn Store>,
     secrets: Arc<Secrets>,
     lease: LeaseKind,
+    stay: Option<Duration>,
     progress: Option<ProgressHook>,
 }
 
@@ -60,7 +64,14 @@ impl Ingest {
         secrets: Arc<Secrets>,
         lease: LeaseKind,
     ) -> Self {
-        Self { settings, store, secrets, lease, progress: None }
+        Self { settings, store, secrets, lease, stay: None, progress: None }
+    }
+
+    /// A run that has only history left ends after so long, instead of at its limit.
+    #[must_use]
+    pub fn staying(mut self, at_most: Duration) -> Self {
+        self.stay = Some(at_most);
+        self
     }
 
     #[must_use]
@@ -88,7 +99,7 @@ impl Ingest {
 
     async fn handle_in_span(&self, event: IngestEvent, limit: TimeLimit, run_id: String) -> RunAnswer {
         let started = Instant::now();
-        let times = Times::new(limit.0);
+        let times = Times::new(limit.0, self.stay);
         let mut answer = RunAnswer::new(run_id);
         let outcome = {
             let work = async {
@@ -120,7 +131,7 @@ impl Ingest {
 
     /// Clients to both servers, for commands that only look.
     pub async fn connect(&self) -> Result<Clients, RunError> {
-        let end = Times::new(TimeLimit::NONE.0).end;
+        let end = Times::new(TimeLimit::NONE.0, None).end;
         Clients::open(&self.settings, &self.secrets, end, end).await
     }
 
@@ -158,7 +169,15 @@ impl Ingest {
             answer.lag_seconds = Some(lag_seconds(&stored.cursor, self.settings.feed.initial_fetch, false));
         }
         keys?;
-        let run = IngestRun { ingest: self, manual, times, started_at: Utc::now(), stored: stored?, answer };
+        let RunSettings { queue_recheck, history_queue_messages, .. } = self.settings.run;
+        let queue = BackPressure::new(
+            self.settings.connector.queue_threshold_mb,
+            history_queue_messages,
+            queue_recheck,
+        );
+        let started_at = Utc::now();
+        let run = IngestRun { ingest: self, manual, times, started_at, stored: stored?, queue, answer };
+        run.answer.history = run.history_left();
         run.with_lease().await
     }
 }
@@ -168,8 +187,10 @@ struct IngestRun<'a> {
     ingest: &'a Ingest,
     manual: Option<Manual>,
     times: Times,
+    /// This round.
     started_at: DateTime<Utc>,
     stored: StoredCursor<'a>,
+    queue: BackPressure,
     answer: &'a mut RunAnswer,
 }
 
@@ -201,13 +222,35 @@ impl IngestRun<'_> {
     async fn connected(&mut self) -> Result<(), RunError> {
         let Ingest { settings, secrets, .. } = self.ingest;
         let clients = Clients::open(settings, secrets, self.times.read_until, self.times.end).await?;
-        let ended = self.steps(&clients).await;
+        let ended = self.rounds(&clients).await;
         self.answer.calls = clients.calls();
         // A window is not everything, and a dry run handles nothing.
         let everything = ended.is_ok() && self.answer.status == RunStatus::Done && self.manual.is_none();
         let lag = lag_seconds(&self.stored.cursor, settings.feed.initial_fetch, everything);
         self.answer.lag_seconds = Some(lag);
         ended
+    }
+
+    /// Stays while history is left and there is time: for fresh submissions, and for resets, once a round.
+    async fn rounds(&mut self, clients: &Clients) -> Result<(), RunError> {
+        loop {
+            self.steps(clients).await?;
+            // A round that is cut off by the deadline would leave a run unfinished that was not.
+            let next = Instant::now() + self.ingest.settings.run.queue_recheck / 4;
+            let stays = self.manual.is_none()
+                && self.answer.status == RunStatus::Done
+                && self.answer.history.is_some()
+                && next < self.times.stay_until;
+            if !stays {
+                return Ok(());
+            }
+            self.started_at = Utc::now();
+        }
+    }
+
+    fn history_left(&self) -> Option<HistoryLeft> {
+        let is_left = self.ingest.settings.feed.history != HistoryOrder::Left;
+        self.stored.cursor.history.filter(|_| is_left).map(|history| history.left(Utc::now()))
     }
 
     async fn steps(&mut self, clients: &Clients) -> Result<(), RunError> {
@@ -219,20 +262,20 @@ impl IngestRun<'_> {
             self.follow_operator(registration, &mut quarantine).await?;
         }
         self.check_marking(opencti).await?;
-        let (ended, queue_megabytes) = self.ingest_all(clients, quarantine).await;
+        let ended = self.ingest_all(clients, quarantine).await;
         let error = self.note_end(ended);
         if let Some(registration) = registration
             && !lost_the_lease(error.as_ref())
             && !matches!(error, Some(RunError::Opencti(_)))
         {
             self.read_feedback(opencti).await;
-            self.show(opencti, &registration, queue_megabytes, error.as_ref()).await;
+            self.show(opencti, &registration, error.as_ref()).await;
         }
         error.map_or(Ok(()), Err)
     }
 
-    /// Moves what is new; says how full the platform's queue was.
-    async fn ingest_all(&mut self, clients: &Clients, quarantine: Quarantine<'_>) -> (Result<(), Stop>, f64) {
+    /// Moves what is new, and of history what there is time and room for.
+    async fn ingest_all(&mut self, clients: &Clients, quarantine: Quarantine<'_>) -> Result<(), Stop> {
         let settings = &self.ingest.settings;
         let memory = self.ingest.memory();
         let order = Order {
@@ -245,23 +288,21 @@ impl IngestRun<'_> {
             progress: self.ingest.progress.as_deref(),
         };
         let window = order.window(&self.stored.cursor);
-        self.answer.window = Some(AskedWindow { from: window.from, to: window.to });
-        let back_pressure =
-            BackPressure::new(settings.connector.queue_threshold_mb, settings.run.queue_recheck);
+        self.answer.window.get_or_insert(AskedWindow { from: window.from, to: window.to });
         let mut delivery = Delivery::new(
             &clients.opencti,
             &settings.connector.id,
             self.answer.dry_run,
-            back_pressure,
+            &mut self.queue,
             self.times.push_until,
         );
         let mut progress = Progress::new(order, &mut self.stored, quarantine, self.answer);
         let ended = ingestion::ingest(order, window, &mut delivery, &mut progress).await;
         progress.count(&delivery);
-        (ended, delivery.queue_megabytes())
+        ended
     }
 
-    /// Starts where the operator wants: again from the initial date after a reset, or where the Python connector stood.
+    /// Starts where the operator wants: anew after a reset, or where the Python connector stood.
     async fn follow_operator(
         &mut self,
         registration: &Registration,
@@ -271,14 +312,14 @@ impl IngestRun<'_> {
         let cursor = &mut self.stored.cursor;
         let seen = registration.connector_state_timestamp.clone();
         if cursor.position.is_none() {
-            cursor.start_at(match registration.python_last_run() {
+            match registration.python_last_run() {
                 Some(last_run) => {
                     let from = last_run.min(Utc::now()) - feed.look_back();
                     info!(%from, "taking over from the Python connector's last run instead of the initial date");
-                    from
+                    cursor.start_at(from);
                 }
-                None => feed.initial_fetch,
-            });
+                None => cursor.begin(feed.beginning(Utc::now())),
+            }
             cursor.state_timestamp = seen;
             self.stored.save().await?;
         } else if cursor.state_timestamp.is_none() && seen.is_some() {
@@ -288,7 +329,7 @@ impl IngestRun<'_> {
         } else if seen.is_some() && cursor.state_timestamp != seen {
             info!(from = %feed.initial_fetch, "the connector was reset in OpenCTI: everything comes again");
             quarantine.retry_all(Utc::now()).await?;
-            cursor.start_at(feed.initial_fetch);
+            cursor.begin(feed.beginning(Utc::now()));
             cursor.checked_at = None;
             cursor.state_timestamp = seen;
             self.stored.save().await?;
@@ -311,6 +352,7 @@ impl IngestRun<'_> {
             Err(Stop::Buffering) => RunStatus::Buffering,
             Err(Stop::Failed(_)) => RunStatus::Failed,
         };
+        self.answer.history = self.history_left();
         if self.manual.is_none() {
             self.answer.position = self.stored.saved_position();
             if self.answer.status == RunStatus::Done {
@@ -332,7 +374,9 @@ impl IngestRun<'_> {
         match connector::works(opencti, &self.ingest.settings.connector.id).await {
             Ok(works) => {
                 let reported = &mut self.stored.cursor.reported_errors;
-                self.answer.rejected = feedback::new_errors(&works, reported);
+                for (reason, count) in feedback::new_errors(&works, reported) {
+                    *self.answer.rejected.entry(reason).or_default() += count;
+                }
                 if let Err(error) = self.learn(&works).await {
                     warn!(%error, "could not write down what became of earlier bundles");
                 }
@@ -355,13 +399,7 @@ impl IngestRun<'_> {
     }
 
     /// What people are told of this run on the connector's page.
-    async fn show(
-        &self,
-        opencti: &OpenctiClient,
-        registration: &Registration,
-        queue_megabytes: f64,
-        error: Option<&RunError>,
-    ) {
+    async fn show(&self, opencti: &OpenctiClient, registration: &Registration, error: Option<&RunError>) {
         let connector = &self.ingest.settings.connector;
         let state =
             if self.manual.is_some() { registration.state().to_owned() } else { mirror(self.answer, error) };
@@ -369,7 +407,7 @@ impl IngestRun<'_> {
             run_and_terminate: true,
             buffering: self.answer.status == RunStatus::Buffering,
             queue_threshold: connector.queue_threshold_mb,
-            queue_messages_size: queue_megabytes,
+            queue_messages_size: self.queue.megabytes(),
             last_run_datetime: Some(self.started_at),
         };
         if let Err(error) = connector::ping(opencti, &connector.id, &state, Some(&info)).await {
@@ -386,6 +424,7 @@ fn mirror(answer: &RunAnswer, error: Option<&RunError>) -> String {
         "status": answer.status,
         "quarantined": answer.quarantined,
         "waiting": answer.waiting,
+        "history": answer.history,
         "last_error": error.map(ToString::to_string),
     })
     .to_string()
@@ -421,6 +460,7 @@ fn log_end(answer: &RunAnswer) {
         waiting = answer.waiting,
         vmray_calls = answer.calls.vmray,
         opencti_calls = answer.calls.opencti,
+        history_days_left = answer.history.map(|history| history.days_left),
         duration_ms = answer.duration_ms,
         "run ended"
     );

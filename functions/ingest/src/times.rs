@@ -20,6 +20,8 @@ impl TimeLimit {
 pub(crate) struct Times {
     /// No new sample.
     pub start_until: Instant,
+    /// A run that has only history left ends then.
+    pub stay_until: Instant,
     /// No request to VMRay.
     pub read_until: Deadline,
     /// No push.
@@ -32,12 +34,13 @@ pub(crate) struct Times {
 }
 
 impl Times {
-    pub(crate) fn new(limit: Duration) -> Self {
+    pub(crate) fn new(limit: Duration, stay: Option<Duration>) -> Self {
         let now = Instant::now();
         let reserve = (limit / 4).min(Duration::from_secs(30));
         let before_end = |part: Duration| now + limit.saturating_sub(part);
         Self {
             start_until: before_end(reserve),
+            stay_until: stay.map_or(before_end(reserve), |stay| before_end(reserve).min(now + stay)),
             read_until: Deadline::at(before_end(reserve * 2 / 3)),
             push_until: Deadline::at(before_end(reserve / 4)),
             // The cursor is saved and the lease given back after the last call.

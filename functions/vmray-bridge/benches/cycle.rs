@@ -93,6 +93,7 @@ impl Servers {
             .env("VMRAY_SERVER", self.vmray.url())
             .env("VMRAY_API_KEY", VmrayOptions::default().api_keys.concat())
             .env("VMRAY_INITIAL_FETCH_DATE", "2025-01-01")
+            .env("HISTORY", "oldest-first")
             .env("OPENCTI_URL", self.opencti.url())
             .env("OPENCTI_TOKEN", OpenctiOptions::default().tokens.concat())
             .env("CONNECTOR_ID", "0d9a7c52-6a0e-4c0e-9e55-7f2f0f6f1c11");

@@ -6,7 +6,10 @@ use chrono::{DateTime, Utc};
 use clap::Subcommand;
 use ingest::cursor::{Cursor, StoredCursor};
 use ingest::event::parse_time;
+use ingest::history::{Beginning, HistoryOrder};
+use ingest::settings::history_order;
 
+use crate::ingest_command::history_left;
 use crate::setup::{self, Access, StateStore, environment};
 use crate::{CommandFailure, StateCommand};
 
@@ -14,28 +17,34 @@ use crate::{CommandFailure, StateCommand};
 pub(crate) enum CursorAction {
     /// Print it
     Show,
-    /// Go on from this finish time
+    /// Go on from this finish time; history before it stays as it is
     Set {
         /// YYYY-MM-DD or RFC 3339
         #[arg(value_parser = setup::time)]
         position: DateTime<Utc>,
     },
-    /// Go on from the initial date (`VMRAY_INITIAL_FETCH_DATE`); deletes nothing
+    /// Begin anew, as `VMRAY_INITIAL_FETCH_DATE` and `HISTORY` say; deletes nothing
     Reset,
 }
 
+/// What becomes of the cursor.
+enum CursorChange {
+    GoOnAt(DateTime<Utc>),
+    Begin(Beginning),
+}
+
 pub(crate) async fn run(arguments: StateCommand<CursorAction>) -> Result<ExitCode, CommandFailure> {
-    let position = match arguments.action {
+    let change = match arguments.action {
         CursorAction::Show => None,
-        CursorAction::Set { position } => Some(position),
-        CursorAction::Reset => Some(initial_date()?),
+        CursorAction::Set { position } => Some(CursorChange::GoOnAt(position)),
+        CursorAction::Reset => Some(CursorChange::Begin(beginning()?)),
     };
     let connector_id = setup::connector_id()?;
     let state = StateStore::open(arguments.state.state).await?;
     let store = state.store();
     let mut stored =
         StoredCursor::load(store.as_ref(), &connector_id).await.map_err(CommandFailure::failed)?;
-    if let Some(position) = position {
+    if let Some(change) = change {
         let Access::Granted(_lock) = state.lock()? else {
             return Err(CommandFailure::Failed("a run is going on; try again when it has ended".to_owned()));
         };
@@ -46,11 +55,21 @@ pub(crate) async fn run(arguments: StateCommand<CursorAction>) -> Result<ExitCod
             );
             return Err(CommandFailure::Failed(message));
         }
-        stored.cursor.start_at(position);
+        match change {
+            CursorChange::GoOnAt(position) => stored.cursor.go_on_at(position),
+            CursorChange::Begin(beginning) => stored.cursor.begin(beginning),
+        }
         stored.save().await.map_err(CommandFailure::failed)?;
     }
     print(&stored.cursor, arguments.state.json);
     Ok(ExitCode::SUCCESS)
+}
+
+fn beginning() -> Result<Beginning, CommandFailure> {
+    let name = "HISTORY";
+    let order = environment(name).map_or(Ok(HistoryOrder::NewestFirst), |text| history_order(text.trim()));
+    let order = order.map_err(|problem| CommandFailure::Usage(format!("{name}: {problem}")))?;
+    Ok(Beginning::new(order, initial_date()?, Utc::now()))
 }
 
 fn initial_date() -> Result<DateTime<Utc>, CommandFailure> {
@@ -65,6 +84,7 @@ fn print(cursor: &Cursor, json: bool) {
     if json {
         let document = serde_json::json!({
             "position": cursor.position,
+            "history": cursor.history.map(|history| history.left(Utc::now())),
             "remembered": cursor.handled.len(),
             "checked_at": cursor.checked_at,
             "state_timestamp": cursor.state_timestamp,
@@ -75,6 +95,9 @@ fn print(cursor: &Cursor, json: bool) {
     }
     let time = |time: Option<DateTime<Utc>>| time.map_or("never".to_owned(), |time| time.to_rfc3339());
     println!("position:    {}", cursor.position.map_or("not started".to_owned(), |time| time.to_rfc3339()));
+    if let Some(history) = &cursor.history {
+        println!("history:     {}", history_left(&history.left(Utc::now())));
+    }
     println!("remembered:  {} submissions near or beyond it", cursor.handled.len());
     println!("checked:     {}", time(cursor.checked_at));
     println!("last reset:  {}", cursor.state_timestamp.as_deref().unwrap_or("unknown"));

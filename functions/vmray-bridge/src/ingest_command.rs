@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
+use ingest::history::HistoryLeft;
 use ingest::{IngestEvent, Manual, RunAnswer, RunStatus, TimeLimit};
 use runtime::settings::parse_duration;
 use tokio::time::{Instant, sleep_until};
@@ -76,7 +77,10 @@ pub(crate) async fn run(arguments: IngestArguments) -> Result<ExitCode, CommandF
             print(&answer, arguments.state.json);
             Ok(exit_code(answer.status))
         }
-        Some(period) => forever(&local, period, arguments.state.json).await,
+        Some(period) => {
+            local.ingest = local.ingest.staying(period);
+            forever(&local, period, arguments.state.json).await
+        }
     }
 }
 
@@ -165,8 +169,20 @@ pub(crate) fn summary(answer: &RunAnswer) -> String {
     if let Some(position) = answer.position {
         lines.push(format!("position: {}", position.to_rfc3339_opts(SecondsFormat::Secs, true)));
     }
+    if let Some(history) = &answer.history {
+        lines.push(format!("history: {}", history_left(history)));
+    }
     if let Some(error) = &answer.error {
         lines.push(format!("error: {error}"));
     }
     lines.join("\n")
+}
+
+/// How far history is, for a person.
+pub(crate) fn history_left(history: &HistoryLeft) -> String {
+    let short = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Secs, true);
+    let done = history.done_at.map_or(String::new(), |time| format!(", done about {}", short(time)));
+    let days =
+        if history.days_left == 1 { "1 day".to_owned() } else { format!("{} days", history.days_left) };
+    format!("down to {}, {days} left to {}{done}", short(history.down_to), short(history.from))
 }

@@ -110,6 +110,7 @@ impl Deployment {
             ("VmrayServer", &vmray.url()),
             ("ConnectorId", CONNECTOR),
             ("VmrayInitialFetchDate", START),
+            ("History", "oldest-first"),
             ("DisableProxy", "true"),
         ]);
         let aws = Gateway::start(moto_endpoint()).await;

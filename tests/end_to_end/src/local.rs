@@ -146,6 +146,8 @@ impl World {
             ("OPENCTI_TOKEN", OPENCTI_TOKEN),
             ("CONNECTOR_ID", CONNECTOR),
             ("VMRAY_INITIAL_FETCH_DATE", "2025-06-01"),
+            // The estates are old: with the default all of them would be history, which has tests of its own.
+            ("HISTORY", "oldest-first"),
             ("CONNECTOR_LOG_LEVEL", "debug"),
             ("RETRY_BASE_MS", "2"),
         ] {

@@ -228,7 +228,7 @@ async fn wrong_arguments_are_exit_code_2_and_call_nobody() {
     assert_eq!(world.requests(), (0, 0));
 }
 
-const WRONG: [(&str, &str); 33] = [
+const WRONG: [(&str, &str); 35] = [
     ("OPENCTI_URL", "ftp://opencti.test"),
     ("CONNECTOR_ID", " "),
     ("CONNECTOR_NAME", "x"),
@@ -255,6 +255,8 @@ const WRONG: [(&str, &str); 33] = [
     ("BUNDLE_MAX_BYTES", "1"),
     ("OPENCTI_COMPRESSION", "zip"),
     ("FEED_OVERLAP", "P8D"),
+    ("HISTORY", "newest"),
+    ("HISTORY_QUEUE_MESSAGES", "0"),
     ("QUARANTINE_MAX_ATTEMPTS", "0"),
     ("HTTP_CONNECT_TIMEOUT_MS", "0"),
     ("VMRAY_TIMEOUT_MS", "soon"),

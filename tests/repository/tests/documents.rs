@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
+use ingest::history::History;
 use ingest::{FailureKind, RunAnswer, quarantine};
 use repository::{all_between, documents, first_column, metrics_of, read, root, section};
 use runtime::settings::{Setting, Unset};
@@ -33,6 +34,8 @@ fn words<T: VariantArray>(word: impl Fn(&T) -> String) -> BTreeSet<String> {
 fn full_answer() -> RunAnswer {
     RunAnswer {
         lag_seconds: Some(0),
+        history: History::between(DateTime::UNIX_EPOCH, Utc::now(), Utc::now())
+            .map(|history| history.left(Utc::now())),
         dry_run: true,
         error: Some(String::new()),
         error_kind: Some(FailureKind::StoreError),

@@ -288,8 +288,17 @@ pub async fn marking_exists(opencti: &OpenctiClient, standard_id: &str) -> Resul
     Ok(data.marking.is_some())
 }
 
-/// What waits to be imported, in decimal megabytes. 0 when the platform does not know.
-pub async fn queue_megabytes(opencti: &OpenctiClient, id: &str) -> Result<f64, OpenctiError> {
+/// What waits to be imported. Nothing when the platform does not know.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct QueueSize {
+    /// One for each object.
+    pub messages: u64,
+    /// Decimal.
+    pub megabytes: f64,
+}
+
+/// What waits in the connector's queue.
+pub async fn queue_size(opencti: &OpenctiClient, id: &str) -> Result<QueueSize, OpenctiError> {
     #[derive(Deserialize)]
     struct Data {
         connector: Option<Connector>,
@@ -300,11 +309,20 @@ pub async fn queue_megabytes(opencti: &OpenctiClient, id: &str) -> Result<f64, O
     }
     #[derive(Deserialize)]
     struct Details {
+        messages_number: Option<f64>,
         messages_size: Option<f64>,
     }
     let data: Data = opencti.call(QUEUE, json!({ "id": id })).await?;
-    let bytes = data.connector.and_then(|c| c.connector_queue_details).and_then(|d| d.messages_size);
-    Ok(bytes.unwrap_or(0.0) / 1e6)
+    let Some(details) = data.connector.and_then(|connector| connector.connector_queue_details) else {
+        return Ok(QueueSize::default());
+    };
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a count; negative ones are 0"
+    )]
+    let messages = details.messages_number.unwrap_or(0.0) as u64;
+    Ok(QueueSize { messages, megabytes: details.messages_size.unwrap_or(0.0) / 1e6 })
 }
 
 /// The connector's recent works with their errors.

@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::history::{Beginning, HistoryOrder};
 use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, Utc};
 use mapping::{IocType, LabelKind, LabelStyle, MappingSettings, RelationshipKind, VerdictSet};
 use runtime::settings::parse::{self, Parsed, choices, items, shown, whole};
@@ -41,6 +42,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("CONNECTOR_SCOPE", "list", Unset::Means("not-applicable"), "what the connector says it imports"),
     setting("CONNECTOR_QUEUE_THRESHOLD", "megabytes", Unset::Means("500"), "nothing is fetched while the connector's queue on the platform is larger"),
     setting("VMRAY_INITIAL_FETCH_DATE", "YYYY-MM-DD or RFC 3339", Unset::Refused, "where the first run begins, by the time at which a submission was finished; UTC unless it has an offset"),
+    setting("HISTORY", "newest-first, oldest-first, none", Unset::Means("newest-first"), "what a beginning makes of the time from the initial date on: the last day first and then the days before it, backwards; all in one, oldest first; or only the last day"),
     setting("VMRAY_SAMPLE_VERDICT", "list of malicious, suspicious", Unset::Means("malicious"), "verdicts of the samples to ingest"),
     setting("VMRAY_IOCS_VERDICT", "list of malicious, suspicious", Unset::Means("malicious"), "verdicts of the IOCs to ingest"),
     setting("VMRAY_DEFAULT_TLP", "TLP:CLEAR, WHITE, GREEN, AMBER, AMBER+STRICT, RED", Unset::Means("TLP:AMBER"), "marking of everything that is ingested"),
@@ -59,10 +61,11 @@ pub const SETTINGS: &[Setting] = &[
     setting("OPENCTI_COMPRESSION", "gzip, off", Unset::Means("gzip"), "how bundles are sent; `off` for proxies that do not pass compressed requests on"),
     setting("FEED_OVERLAP", "ISO 8601 duration, at most P7D", Unset::Means("PT15M"), "how far behind its position each run looks again"),
     setting("PLATFORM_MEMORY", "ISO 8601 duration, at most P30D, or PT0S", Unset::Means("P7D"), "how long an object that OpenCTI has imported is not pushed again; `PT0S` pushes everything always"),
+    setting("HISTORY_QUEUE_MESSAGES", "1 to 1000000", Unset::Means("2000"), "history is pushed only while fewer messages wait in the connector's queue on the platform: one for each object"),
     setting("QUARANTINE_MAX_ATTEMPTS", "1 to 1000", Unset::Means("10"), "after how many failures a sample is given up"),
     setting("OPENCTI_TIMEOUT_MS", MILLISECONDS, Unset::Means("120000"), "longest time for a request to OpenCTI"),
     setting("SAMPLE_TIMEOUT_MS", MILLISECONDS, Unset::Means("120000"), "longest time for reading one sample"),
-    setting("QUEUE_RECHECK_MS", MILLISECONDS, Unset::Means("60000"), "how often the platform's queue is asked for during a run"),
+    setting("QUEUE_RECHECK_MS", MILLISECONDS, Unset::Means("60000"), "how often the platform's queue is asked for during a run, and while history is left, fresh submissions are looked for"),
 ];
 
 /// Every setting that `ingest` reads.
@@ -152,6 +155,8 @@ pub struct FeedSettings {
     pub initial_fetch: DateTime<Utc>,
     /// How far behind the position each run looks again, at most 7 days.
     pub overlap: Duration,
+    /// In which order a beginning takes what VMRay has already.
+    pub history: HistoryOrder,
 }
 
 impl FeedSettings {
@@ -159,6 +164,12 @@ impl FeedSettings {
     #[must_use]
     pub fn look_back(&self) -> TimeDelta {
         TimeDelta::from_std(self.overlap).unwrap_or_default()
+    }
+
+    /// Where a new deployment begins at `now`, and one that was reset.
+    #[must_use]
+    pub fn beginning(&self, now: DateTime<Utc>) -> Beginning {
+        Beginning::new(self.history, self.initial_fetch, now)
     }
 }
 
@@ -175,8 +186,10 @@ pub struct RunSettings {
     pub quarantine_max_attempts: u32,
     /// The longest that reading one sample may take.
     pub sample_timeout: Duration,
-    /// How often the platform's queue is asked for during a run.
+    /// How often the platform's queue is asked for during a run, and fresh submissions are looked for.
     pub queue_recheck: Duration,
+    /// History is pushed only while fewer messages wait, at least 1.
+    pub history_queue_messages: u64,
 }
 
 impl IngestSettings {
@@ -269,7 +282,8 @@ impl FeedSettings {
     fn read(reader: &mut Reader<'_>, now: DateTime<Utc>) -> Option<Self> {
         let initial_fetch = reader.required("VMRAY_INITIAL_FETCH_DATE", |text| start(text, now));
         let overlap = reader.value("FEED_OVERLAP", |text| duration(text, MAX_OVERLAP, "P7D"));
-        Some(Self { initial_fetch: initial_fetch?, overlap: overlap? })
+        let history = reader.value("HISTORY", history_order);
+        Some(Self { initial_fetch: initial_fetch?, overlap: overlap?, history: history? })
     }
 }
 
@@ -316,6 +330,8 @@ impl RunSettings {
         let quarantine_max_attempts = reader.value("QUARANTINE_MAX_ATTEMPTS", |text| whole(text, 1..=1000));
         let sample_timeout = reader.value("SAMPLE_TIMEOUT_MS", parse::milliseconds);
         let queue_recheck = reader.value("QUEUE_RECHECK_MS", parse::milliseconds);
+        let history_queue_messages =
+            reader.value("HISTORY_QUEUE_MESSAGES", |text| whole(text, 1..=1_000_000));
         Some(Self {
             concurrency: concurrency?,
             bundle: BundleLimits { max_objects: max_objects?, max_bytes: max_bytes? },
@@ -323,6 +339,7 @@ impl RunSettings {
             quarantine_max_attempts: quarantine_max_attempts?,
             sample_timeout: sample_timeout?,
             queue_recheck: queue_recheck?,
+            history_queue_messages: history_queue_messages?,
         })
     }
 }
@@ -341,6 +358,16 @@ fn compression(text: &str) -> Parsed<Compression> {
         "gzip" => Ok(Compression::Gzip),
         "off" => Ok(Compression::Off),
         _ => Err(format!("`{}` is not known; expected gzip or off", shown(text))),
+    }
+}
+
+/// `newest-first`, `oldest-first` or `none`.
+pub fn history_order(text: &str) -> Parsed<HistoryOrder> {
+    match text.to_ascii_lowercase().as_str() {
+        "newest-first" => Ok(HistoryOrder::NewestFirst),
+        "oldest-first" => Ok(HistoryOrder::OldestFirst),
+        "none" => Ok(HistoryOrder::Left),
+        _ => Err(format!("`{}` is not known; expected newest-first, oldest-first or none", shown(text))),
     }
 }
 

@@ -59,6 +59,7 @@ impl Simulated {
             ("VMRAY_SERVER", self.vmray.url()),
             ("VMRAY_API_KEY", VmrayOptions::default().api_keys.concat()),
             ("VMRAY_INITIAL_FETCH_DATE", "2026-01-01".to_owned()),
+            ("HISTORY", "oldest-first".to_owned()),
             ("OPENCTI_URL", self.opencti.url()),
             ("OPENCTI_TOKEN", OpenctiOptions::default().tokens.concat()),
             ("CONNECTOR_ID", "0d9a7c52-6a0e-4c0e-9e55-7f2f0f6f1c11".to_owned()),

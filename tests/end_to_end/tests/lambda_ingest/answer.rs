@@ -69,9 +69,10 @@ async fn the_answer_has_all_its_members_and_they_are_true() {
 }
 
 /// Every figure that alarms and dashboards may rely on.
-const METRICS: [&str; 18] = [
+const METRICS: [&str; 19] = [
     "Bundles",
     "Duration",
+    "HistoryDaysLeft",
     "LagSeconds",
     "LeftOut",
     "Objects",

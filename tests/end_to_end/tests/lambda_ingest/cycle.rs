@@ -148,7 +148,7 @@ async fn an_event_that_is_none_is_refused_and_nothing_is_called() {
 }
 
 /// Every setting of the function, each with a text that it does not take.
-const WRONG: [(&str, &str); 35] = [
+const WRONG: [(&str, &str); 37] = [
     ("OPENCTI_URL", "ftp://opencti.test"),
     ("CONNECTOR_ID", " "),
     ("CONNECTOR_NAME", "x"),
@@ -177,6 +177,8 @@ const WRONG: [(&str, &str); 35] = [
     ("BUNDLE_MAX_BYTES", "4 sheets"),
     ("OPENCTI_COMPRESSION", "zip"),
     ("FEED_OVERLAP", "P8D"),
+    ("HISTORY", "newest"),
+    ("HISTORY_QUEUE_MESSAGES", "0"),
     ("QUARANTINE_MAX_ATTEMPTS", "0"),
     ("HTTP_CONNECT_TIMEOUT_MS", "fast"),
     ("VMRAY_TIMEOUT_MS", "fast"),

@@ -12,6 +12,7 @@
 mod answer;
 mod cycle;
 mod deadline;
+mod history;
 mod lease;
 mod quarantine;
 mod secrets;
