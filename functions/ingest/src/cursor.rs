@@ -454,6 +454,7 @@ mod tests {
         store.put(&Key::new("ingest#c", "cursor"), old, None, Expected::New).await.unwrap();
         let mut stored = StoredCursor::load(&store, "c").await.unwrap();
         assert_eq!((stored.cursor.position, stored.cursor.handled.len()), (Some(at(1000)), 20_000));
+        assert_eq!(stored.cursor.history, None);
         assert_eq!(stored.cursor.witnesses, [SampleId(7)]);
         stored.save().await.unwrap();
         let mut stored = StoredCursor::load(&store, "c").await.unwrap();

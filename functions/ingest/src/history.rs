@@ -26,7 +26,7 @@ pub enum HistoryOrder {
     /// Everything from the initial date on, in one.
     OldestFirst,
     /// The last day only.
-    Left,
+    LastDay,
 }
 
 /// Where ingest begins.
@@ -45,7 +45,7 @@ impl Beginning {
         let yesterday = (now - FRESH).trunc_subsecs(0);
         match order {
             HistoryOrder::OldestFirst => Self { start: initial, history: None },
-            HistoryOrder::Left => Self { start: initial.max(yesterday), history: None },
+            HistoryOrder::LastDay => Self { start: initial.max(yesterday), history: None },
             HistoryOrder::NewestFirst => {
                 Self { start: initial.max(yesterday), history: History::between(initial, yesterday, now) }
             }
@@ -208,7 +208,7 @@ mod tests {
         let yesterday = time("2026-03-04T12:00:00Z");
         let begin = |order| Beginning::new(order, initial, now);
         assert_eq!(begin(HistoryOrder::OldestFirst), Beginning { start: initial, history: None });
-        assert_eq!(begin(HistoryOrder::Left), Beginning { start: yesterday, history: None });
+        assert_eq!(begin(HistoryOrder::LastDay), Beginning { start: yesterday, history: None });
         let newest_first = begin(HistoryOrder::NewestFirst);
         assert_eq!(newest_first.start, yesterday);
         let left = newest_first.history.unwrap().left(now);

@@ -76,7 +76,7 @@ impl Ingestion<'_, '_, '_, '_> {
 
     /// That it is not done when the time is over is no end before the run's time: what is fresh is handled.
     async fn history(&mut self) -> Result<(), Stop> {
-        if !self.order.takes_history() {
+        if !self.order.takes_history() || !self.progress.has_history() {
             return Ok(());
         }
         let look_again =

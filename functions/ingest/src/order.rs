@@ -33,7 +33,7 @@ impl Order<'_> {
     /// Whether history is worked off: not by manual windows and dry runs, which move nothing.
     #[must_use]
     pub(crate) fn takes_history(&self) -> bool {
-        self.manual.is_none() && self.settings.feed.history != HistoryOrder::Left
+        self.manual.is_none() && self.settings.feed.history != HistoryOrder::LastDay
     }
 
     /// What is asked of VMRay.

@@ -90,9 +90,9 @@ impl<'a, 'c, 's> Progress<'a, 'c, 's> {
         feed: &mut Feed<'_>,
     ) -> Result<Vec<SubmittedSample>, Stop> {
         self.answer.left_out.add_many(LeftOutReason::MalformedRow, feed.take_malformed());
-        self.unread_from = feed.unread_from();
-        if let Some(day) = self.day {
-            listed.retain(|row| day.holds(row));
+        match self.day {
+            Some(day) => listed.retain(|row| day.holds(row)),
+            None => self.unread_from = feed.unread_from(),
         }
         let rows = rows_of(&mut listed, feed.position());
         let unknown = self.cursor().handled.unknown(&rows);
@@ -247,6 +247,11 @@ impl<'a, 'c, 's> Progress<'a, 'c, 's> {
             samples = &[];
         }
         Ok(())
+    }
+
+    #[must_use]
+    pub(crate) fn has_history(&self) -> bool {
+        self.stored.cursor.history.is_some()
     }
 
     /// Turns to the next day of history, if there is one.

@@ -249,7 +249,7 @@ impl IngestRun<'_> {
     }
 
     fn history_left(&self) -> Option<HistoryLeft> {
-        let is_left = self.ingest.settings.feed.history != HistoryOrder::Left;
+        let is_left = self.ingest.settings.feed.history != HistoryOrder::LastDay;
         self.stored.cursor.history.filter(|_| is_left).map(|history| history.left(Utc::now()))
     }
 
@@ -418,16 +418,18 @@ impl IngestRun<'_> {
 
 /// What people read on the connector's page. Without `last_run`, which would be another connector's.
 fn mirror(answer: &RunAnswer, error: Option<&RunError>) -> String {
-    json!({
+    let mut mirror = json!({
         "bridge": 1,
         "position": answer.position,
         "status": answer.status,
         "quarantined": answer.quarantined,
         "waiting": answer.waiting,
-        "history": answer.history,
         "last_error": error.map(ToString::to_string),
-    })
-    .to_string()
+    });
+    if let Some(history) = answer.history {
+        mirror["history"] = json!(history);
+    }
+    mirror.to_string()
 }
 
 fn lost_the_lease(error: Option<&RunError>) -> bool {

@@ -366,7 +366,7 @@ pub fn history_order(text: &str) -> Parsed<HistoryOrder> {
     match text.to_ascii_lowercase().as_str() {
         "newest-first" => Ok(HistoryOrder::NewestFirst),
         "oldest-first" => Ok(HistoryOrder::OldestFirst),
-        "none" => Ok(HistoryOrder::Left),
+        "none" => Ok(HistoryOrder::LastDay),
         _ => Err(format!("`{}` is not known; expected newest-first, oldest-first or none", shown(text))),
     }
 }

@@ -55,6 +55,8 @@ fn the_minimum_is_enough_and_the_rest_has_defaults() {
     assert_eq!(settings.opencti.compression, Compression::Gzip);
     assert_eq!(settings.feed.initial_fetch, "2025-09-09T00:00:00Z".parse::<DateTime<Utc>>().unwrap());
     assert_eq!(settings.feed.overlap, Duration::from_mins(15));
+    assert_eq!(settings.feed.history, HistoryOrder::NewestFirst);
+    assert_eq!(settings.run.history_queue_messages, 2000);
     assert_eq!(settings.run.concurrency, 16);
     assert_eq!(settings.run.bundle, BundleLimits::default());
     assert_eq!(settings.run.quarantine_max_attempts, 10);
