@@ -98,6 +98,13 @@ async fn the_platform_holds_what_it_holds_when_the_oldest_comes_first() {
     assert_eq!(order(&other), [5, 4, 3, 2, 1, FRESH]);
     assert_eq!(answer["history"], Value::Null);
     one.assert_same_objects(&other);
+    // Score and description of an observable are the last writer's on the platform.
+    let (here, there) = (one.knowledge(), other.knowledge());
+    for (id, observable) in there.iter().filter(|(_, object)| object["x_opencti_score"].is_number()) {
+        for member in ["x_opencti_score", "x_opencti_description"] {
+            assert_eq!(here[id][member], observable[member], "{id}: history has overwritten what is newer");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
