@@ -15,6 +15,9 @@ use crate::opencti::client::{OpenctiClient, OpenctiError};
 use crate::opencti::push::push;
 use crate::proof::{Systemic, Unproven};
 
+/// After so many bundles a run looks again what the platform has: of many more it would not show all works.
+const BUNDLES_BETWEEN_LOOKS: u64 = 10;
+
 /// How the platform treated a sample.
 #[derive(Debug)]
 pub(crate) enum DeliveredSample {
@@ -59,7 +62,9 @@ pub(crate) struct Delivery<'a> {
     /// Samples that were refused, and the platform has taken nothing since.
     refused: Unproven<(SampleId, OpenctiError)>,
     /// What the platform has, once that was looked up.
-    pub known: Option<Known>,
+    known: Option<Known>,
+    /// How many bundles there were then.
+    known_at: u64,
     /// What was pushed and is not written down yet.
     pub pushed: Vec<Push>,
     /// Bundles accepted.
@@ -90,6 +95,7 @@ impl<'a> Delivery<'a> {
             pushed_labels: HashSet::new(),
             refused: Unproven::default(),
             known: None,
+            known_at: 0,
             pushed: Vec::new(),
             bundles: 0,
             objects: 0,
@@ -109,6 +115,17 @@ impl<'a> Delivery<'a> {
         }
         self.back_pressure.is_full(self.opencti, self.connector_id).await
             || (self.is_history && !self.back_pressure.has_room(self.opencti, self.connector_id).await)
+    }
+
+    /// Whether it is time to look what the platform has.
+    pub(crate) fn wants_to_know(&self) -> bool {
+        self.known.is_none() || self.bundles >= self.known_at + BUNDLES_BETWEEN_LOOKS
+    }
+
+    /// What the platform has is left out from now on.
+    pub(crate) fn know(&mut self, known: Known) {
+        self.known = Some(known);
+        self.known_at = self.bundles;
     }
 
     /// Pushes the samples as one bundle. One that is too large is halved at once; one that is refused is pushed again

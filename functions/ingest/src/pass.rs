@@ -149,8 +149,8 @@ impl<'p, 'a, 'c, 's> SamplePass<'p, 'a, 'c, 's> {
         if !is_begun && self.delivery.is_held_back().await {
             return Err(Stop::Buffering);
         }
-        if self.delivery.known.is_none() {
-            self.delivery.known = Some(self.progress.recall().await?);
+        if self.delivery.wants_to_know() {
+            self.delivery.know(self.progress.recall().await?);
         }
         let mut results = Vec::with_capacity(samples.len());
         let pushed = self.delivery.push(samples, &mut results).await;

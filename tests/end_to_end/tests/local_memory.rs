@@ -174,6 +174,21 @@ async fn a_manual_window_and_changed_settings_push_everything() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_run_of_more_bundles_than_the_platform_shows_works_learns_on_the_way() {
+    // One sample a bundle.
+    let world = World::new(estate(25)).await.setting("BUNDLE_MAX_OBJECTS", "40");
+    let answer = world.ingest_all().await;
+    assert_eq!(answer.figure("bundles"), 25, "{answer:?}");
+    assert_eq!(
+        world.opencti_calls("connector"),
+        4,
+        "the queue, and the works after 10, after 20 and at the end"
+    );
+    assert!(answer.figure("known") > 100, "{answer:?}");
+    assert_eq!(world.arrived(), samples(1..=25));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_run_with_nothing_new_learns_what_was_imported_without_a_call_more() {
     let world = World::with(vmray(estate(1)), workers(Workers::Held)).await;
     world.ingest_all().await;
