@@ -1,7 +1,8 @@
 //! How much the platform has to import, which is what an analyst waits for: objects pushed, beside OpenCTI's Python connector.
 //!
 //! `cargo bench -p vmray-bridge --bench platform_time` prints the table. Everything is measured twice: with the memory of what the
-//! platform has imported as it is set by default, and with `PLATFORM_MEMORY=PT0S`, which switches it off.
+//! platform has imported as it is set by default, and with `PLATFORM_MEMORY=PT0S`, which switches it off. These take the oldest
+//! first. Then a year of history is brought to a platform that takes its time, a hundred times as fast as in life.
 
 #![allow(
     clippy::unwrap_used,
@@ -12,11 +13,12 @@
 
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Instant;
 
-use chrono::TimeDelta;
+use chrono::{TimeDelta, Utc};
 use serde_json::Value;
 use simulators::estate::{Estate, EstateSpec, SampleSpec, Subject, SubmissionSpec, time};
-use simulators::opencti::{OpenctiOptions, OpenctiSimulator};
+use simulators::opencti::{OpenctiOptions, OpenctiSimulator, Workers};
 use simulators::vmray::{VmrayOptions, VmraySimulator};
 
 const SUBMISSIONS: usize = 200;
@@ -25,6 +27,12 @@ const MALICIOUS: usize = 120;
 const A_RUN: usize = 10;
 /// What the platform's worker needs for an object, changed or not: 40 to 120 ms were seen.
 const SECONDS_AN_OBJECT: f64 = 0.060;
+/// How much faster than in life history is played.
+const FASTER: u32 = 100;
+/// Objects that the platform of the history imports in a second, in life.
+const PACE: u32 = 10;
+/// What may wait in its queue when history is pushed: the default.
+const ROOM: usize = 2_000;
 /// What numbers of the second estate begin with: far above those of the first.
 const SECOND: u64 = 500_000;
 /// The Python connector pushes so many objects a malicious sample, ten submissions a run: docs/measurements.md.
@@ -46,6 +54,12 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let (with, without) = runtime.block_on(async { (figures(None).await, figures(Some("PT0S")).await) });
     print(&with, &without);
+    let Paced { busy, most_waiting, largest_bundle } = runtime.block_on(history_at_a_pace());
+    println!("\nA year of history, {PACE} objects imported a second, a look at the queue a minute\n");
+    println!("share of the run in which the platform has work: {:.0} % (at least 90 %)", busy * 100.0);
+    println!(
+        "most messages that a fresh sample could meet: {most_waiting} (at most {ROOM} and one bundle; the largest had {largest_bundle})"
+    );
 }
 
 fn print(with: &Figures, without: &Figures) {
@@ -120,6 +134,45 @@ async fn figures(memory: Option<&str>) -> Figures {
     }
 }
 
+/// What a platform with a pace saw of one run.
+struct Paced {
+    /// Of the run's time.
+    busy: f64,
+    most_waiting: usize,
+    largest_bundle: usize,
+}
+
+async fn history_at_a_pace() -> Paced {
+    let workers = Workers::Paced { objects_per_second: PACE * FASTER };
+    let mut installation = Installation::with(None, workers).await;
+    let now = Utc::now().naive_utc();
+    installation.settings = vec![
+        ("HISTORY", "newest-first".to_owned()),
+        ("QUEUE_RECHECK_MS", (60_000 / FASTER).to_string()),
+        ("HISTORY_QUEUE_MESSAGES", ROOM.to_string()),
+        ("VMRAY_INITIAL_FETCH_DATE", (now - TimeDelta::days(365)).and_utc().to_rfc3339()),
+    ];
+    *installation.vmray.estate() = Estate::generate(EstateSpec {
+        submissions: SUBMISSIONS,
+        malicious: MALICIOUS,
+        first_finish: now - TimeDelta::days(364),
+        last_finish: now - TimeDelta::minutes(30),
+        ..EstateSpec::default()
+    });
+    let start = Instant::now();
+    installation.run().await;
+    let took = start.elapsed();
+    let mut platform = installation.opencti.platform();
+    let busy = platform.busy().as_secs_f64() / took.as_secs_f64();
+    let sizes = platform.bundles().iter().map(|bundle| (bundle.waiting, bundle.objects().len()));
+    let sizes: Vec<(usize, usize)> = sizes.collect();
+    Paced {
+        busy,
+        most_waiting: sizes.iter().map(|(waiting, size)| waiting + size).max().unwrap_or(0),
+        largest_bundle: sizes.iter().map(|(_, size)| *size).max().unwrap_or(0),
+    }
+}
+
 /// A month of submissions.
 fn first_estate() -> Estate {
     Estate::generate(EstateSpec {
@@ -185,19 +238,28 @@ struct Installation {
     vmray: VmraySimulator,
     opencti: OpenctiSimulator,
     folder: tempfile::TempDir,
-    memory: Option<String>,
+    settings: Vec<(&'static str, String)>,
 }
 
 impl Installation {
     async fn start(memory: Option<&str>) -> Self {
+        Self::with(memory, Workers::Immediate).await
+    }
+
+    async fn with(memory: Option<&str>, workers: Workers) -> Self {
         let vmray = VmrayOptions { record_bodies: false, estate: Estate::new(), ..VmrayOptions::default() };
-        let opencti =
-            OpenctiOptions { record_bodies: false, keep_bundles: false, ..OpenctiOptions::default() };
+        let opencti = OpenctiOptions { record_bodies: false, workers, ..OpenctiOptions::default() };
         Self {
             vmray: VmraySimulator::start(vmray).await.unwrap(),
             opencti: OpenctiSimulator::start(opencti).await.unwrap(),
             folder: tempfile::tempdir().unwrap(),
-            memory: memory.map(str::to_owned),
+            settings: [
+                ("HISTORY", "oldest-first".to_owned()),
+                ("VMRAY_INITIAL_FETCH_DATE", "2026-01-01".to_owned()),
+            ]
+            .into_iter()
+            .chain(memory.map(|memory| ("PLATFORM_MEMORY", memory.to_owned())))
+            .collect(),
         }
     }
 
@@ -228,12 +290,11 @@ impl Installation {
             .arg(state)
             .env("VMRAY_SERVER", self.vmray.url())
             .env("VMRAY_API_KEY", VmrayOptions::default().api_keys.concat())
-            .env("VMRAY_INITIAL_FETCH_DATE", "2026-01-01")
             .env("OPENCTI_URL", self.opencti.url())
             .env("OPENCTI_TOKEN", OpenctiOptions::default().tokens.concat())
             .env("CONNECTOR_ID", "0d9a7c52-6a0e-4c0e-9e55-7f2f0f6f1c11")
             .env("CONNECTOR_LOG_LEVEL", "error")
-            .envs(self.memory.iter().map(|memory| ("PLATFORM_MEMORY", memory)));
+            .envs(self.settings.iter().map(|(name, value)| (name, value)));
     }
 
     fn pushed(&self) -> u64 {

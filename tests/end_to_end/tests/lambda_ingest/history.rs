@@ -28,7 +28,8 @@ async fn world(count: u64, latency: Duration) -> World {
     let mut world = World::on(None, vmray).await;
     world.set("HISTORY", "newest-first");
     world.set("QUEUE_RECHECK_MS", "200");
-    let initial = Utc::now() - TimeDelta::days(count.cast_signed());
+    // Less than whole days before any run's fresh part.
+    let initial = Utc::now() - TimeDelta::days(count.cast_signed()) + TimeDelta::minutes(10);
     world.set("VMRAY_INITIAL_FETCH_DATE", &initial.format("%Y-%m-%dT%H:%M:%SZ").to_string());
     world.one_sample_per_bundle();
     world
@@ -72,7 +73,8 @@ async fn a_history_that_is_too_long_for_one_invocation_is_gone_on_with_and_nothi
     let mut left = vec![];
     for _ in 0..40 {
         let answer = lambda.invoke(schedule(), SHORT).await.answer();
-        assert_eq!(answer["status"], "done", "{answer}");
+        // The time may be over while it looks for fresh submissions once more.
+        assert!(answer["status"] == "done" || answer["status"] == "partial", "{answer}");
         if answer["history"].is_null() {
             break;
         }

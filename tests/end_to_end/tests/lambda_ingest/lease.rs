@@ -110,6 +110,7 @@ async fn a_killed_runs_lease_ends_and_the_next_one_goes_on_without_loss_or_new_i
     a_run_is_killed(&mut world).await;
     let mut undisturbed = World::new(estate(5)).await;
     undisturbed.one_sample_per_bundle();
+    undisturbed.set("PLATFORM_MEMORY", "PT0S");
     let _ = undisturbed.run(schedule()).await;
     assert_eq!(world.contents(), undisturbed.contents());
 }
