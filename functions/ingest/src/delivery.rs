@@ -236,7 +236,7 @@ impl<'a> Delivery<'a> {
         }
         if !self.dry_run {
             self.push_bundle(&bundle).await?;
-            self.back_pressure.note_push(bundle.object_count as u64);
+            self.back_pressure.note_push(push.size);
         }
         self.left_out += left_out;
         self.bundles += 1;

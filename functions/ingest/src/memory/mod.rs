@@ -5,7 +5,7 @@
 //! not imported: [`imports`] says when the platform's works prove it, and [`known`] what may then be left out.
 //!
 //! Each push is one or more small documents beside the cursor. They are not trusted before the proof, end after
-//! `PLATFORM_MEMORY`, and belong to a platform, the mapping's settings and an epoch of the cursor: whoever changes one of
+//! `PLATFORM_MEMORY`, and belong to a platform, the mapping's settings and an epoch of the cursor: a change of any of
 //! these sends everything again. Losing them costs the platform's time and nothing else.
 
 pub(crate) mod imports;
